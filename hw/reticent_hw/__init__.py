@@ -1,0 +1,1 @@
+"""Reticent's gateware: a delta-neuron accelerator in Amaranth."""

@@ -1,0 +1,206 @@
+"""The core: everything between the command, pixel and result streams."""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from reticent.config import BuildConfig
+
+from .counters import Counters
+from .encoder import DeltaEncoder
+from .host import HostPort
+from .interfaces import command_stream, result_stream
+from .lane import Lane
+from .ranges import RangeGenerator
+from .scanner import NeuronScanner
+from .sequencer import Sequencer
+from .touched import TouchedMap
+
+__all__ = ["Core"]
+
+
+class Core(wiring.Component):
+    """The accelerator.
+
+    One clock, one reset. Load an image over `commands`, then send frames pixel by pixel and take
+    one result packet for each. A frame takes one cycle a pixel to receive; the result follows
+    after the cycles that its counters state.
+
+    Members
+    -------
+    commands : writes and reads of registers and memories (`reticent.layout`)
+    replies : one word for each read command, in order
+    pixels : frames, in the order y, x, channel
+    results : one packet a frame (`reticent.layout.ResultLayout`), `last` with its last word
+    """
+
+    def __init__(self, config: BuildConfig):
+        self.config = config
+        super().__init__(
+            {
+                "commands": In(command_stream),
+                "replies": Out(stream.Signature(unsigned(32))),
+                "pixels": In(stream.Signature(unsigned(8))),
+                "results": Out(result_stream),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+
+        host = HostPort(c)
+        sequencer = Sequencer(c)
+        encoder = DeltaEncoder(c)
+        generator = RangeGenerator(c)
+        scanner = NeuronScanner(c)
+        counters = Counters(c)
+        maps = [TouchedMap(c) for _ in range(2)]
+        lanes = [Lane(c, i) for i in range(c.lanes)]
+
+        # A restart resets everything but what the host has set.
+        restart = ResetInserter(host.restart)
+        m.submodules.host = host
+        m.submodules.sequencer = restart(sequencer)
+        m.submodules.encoder = restart(encoder)
+        m.submodules.generator = restart(generator)
+        m.submodules.scanner = restart(scanner)
+        m.submodules.counters = restart(counters)
+        m.submodules.touched_even = restart(maps[0])
+        m.submodules.touched_odd = restart(maps[1])
+        for i, lane in enumerate(lanes):
+            m.submodules[f"lane_{i}"] = restart(lane)
+
+        connect(m, flipped(self.commands), host.commands)
+        connect(m, flipped(self.replies), host.replies)
+        connect(m, flipped(self.pixels), encoder.pixels)
+        connect(m, flipped(self.results), sequencer.results)
+        for memory_owner in (sequencer, generator, *lanes):
+            m.d.comb += [
+                getattr(memory_owner.load, name).eq(getattr(host.load, name))
+                for name in ("valid", "space", "lane", "row", "data")
+            ]
+
+        # Frames.
+        m.d.comb += [
+            encoder.height.eq(host.height),
+            encoder.width.eq(host.width),
+            encoder.channels.eq(host.channels),
+            encoder.stack.eq(host.stack),
+            encoder.repeat_first.eq(host.repeat_first),
+            encoder.threshold.eq(host.thresholds[0]),
+            encoder.enable.eq(sequencer.receive & ~host.restart),
+            encoder.next_frame.eq(sequencer.next_frame),
+        ]
+        in_frame = Signal()
+        with m.If(self.pixels.valid & self.pixels.ready):
+            m.d.sync += in_frame.eq(1)
+        with m.If(sequencer.next_frame | host.restart):
+            m.d.sync += in_frame.eq(0)
+
+        # Sequencer.
+        m.d.comb += [
+            sequencer.layers.eq(host.layers),
+            sequencer.outputs.eq(host.outputs),
+            sequencer.frame_ready.eq(encoder.received | encoder.crowded),
+            sequencer.source_done.eq(Cat(encoder.drained, scanner.done)),
+            sequencer.flowing.eq(generator.busy),
+            sequencer.blocked.eq(generator.ranges.valid & ~generator.ranges.ready),
+            sequencer.lanes_busy.eq(Cat(lane.busy for lane in lanes).any()),
+            sequencer.last_taken.eq(encoder.last_taken),
+            sequencer.changed.eq(host.changed),
+            sequencer.probe_row.eq(host.probe_row),
+            sequencer.probe_parity.eq(host.probe_parity),
+            host.free.eq(sequencer.idle & ~in_frame & ~self.pixels.valid),
+            host.initialising.eq(~sequencer.idle & ~in_frame),
+        ]
+
+        # Events: from the encoder in phase 0, from the scanner in all others.
+        from_encoder = Signal()
+        m.d.comb += from_encoder.eq(sequencer.phase == 0)
+        for source, chosen in ((encoder, from_encoder), (scanner, ~from_encoder)):
+            with m.If(sequencer.running & chosen):
+                m.d.comb += [
+                    generator.events.valid.eq(source.events.valid),
+                    generator.events.payload.eq(source.events.payload),
+                    source.events.ready.eq(generator.events.ready),
+                ]
+
+        # Ranges go to all lanes at once.
+        room = Signal()
+        offer = Signal()
+        m.d.comb += [
+            generator.target.eq(sequencer.target),
+            room.eq(Cat(lane.room for lane in lanes).all()),
+            generator.ranges.ready.eq(room),
+            offer.eq(generator.ranges.valid & room),
+        ]
+
+        # The threshold pass; the sequencer uses its path to the lanes when none runs.
+        m.d.comb += [
+            scanner.start.eq(sequencer.start),
+            scanner.source.eq(sequencer.source),
+            scanner.everything.eq(sequencer.everything),
+            scanner.fired.eq(Cat(lane.fired for lane in lanes)),
+        ]
+        threshold = Signal.like(host.thresholds[0])
+        with m.Switch(sequencer.phase):
+            for i in range(c.layers):
+                with m.Case(i):
+                    m.d.comb += threshold.eq(host.thresholds[i])
+        for i, lane in enumerate(lanes):
+            m.d.comb += [
+                lane.offer.eq(offer),
+                lane.range.eq(generator.ranges.p),
+                lane.target.eq(sequencer.parity),
+                lane.scan.valid.eq(scanner.scan.valid),
+                lane.scan.initialise.eq(sequencer.scan.initialise),
+                lane.scan.row.eq(
+                    Mux(sequencer.running, scanner.scan.row, sequencer.scan.row)
+                ),
+                lane.scan.channel.eq(
+                    Mux(sequencer.running, scanner.scan.channel, sequencer.scan.channel)
+                ),
+                lane.shift.eq(sequencer.source.shift),
+                lane.signed.eq(sequencer.source.signed),
+                lane.threshold.eq(threshold),
+                scanner.change[i].eq(lane.change),
+                sequencer.state[i].eq(lane.state.acc),
+                host.state[i].eq(lane.state),
+            ]
+
+        # The map of the layer that receives events is marked, the other one is read.
+        for parity, touched in enumerate(maps):
+            m.d.comb += [
+                touched.row.eq(Mux(sequencer.running, scanner.row, sequencer.row)),
+            ]
+            with m.If(sequencer.running & (sequencer.parity == parity)):
+                m.d.comb += [
+                    touched.mark.valid.eq(generator.mark.valid),
+                    touched.mark.row.eq(generator.mark.row),
+                    touched.mark.second.eq(generator.mark.second),
+                    touched.mark.mask.eq(generator.mark.mask),
+                ]
+            with m.Elif(sequencer.running):
+                m.d.comb += [
+                    scanner.columns.eq(touched.columns),
+                    touched.clear.eq(scanner.clear),
+                ]
+            with m.Else():
+                m.d.comb += touched.clear.eq(sequencer.clear)
+
+        m.d.comb += [
+            counters.clear.eq(sequencer.next_frame),
+            counters.counting.eq(sequencer.counting),
+            counters.phase.eq(sequencer.running),
+            counters.store.eq(sequencer.store),
+            counters.layer.eq(sequencer.phase),
+            counters.event.eq(generator.events.valid & generator.events.ready),
+            counters.multiplies.eq(Cat(lane.multiplies for lane in lanes)),
+            counters.cause.eq(sequencer.cause),
+            counters.read_layer.eq(sequencer.read_layer),
+            sequencer.counts.eq(counters.counts),
+            sequencer.total.eq(counters.total),
+            sequencer.lost.eq(counters.lost),
+        ]
+        return m

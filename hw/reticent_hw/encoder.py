@@ -1,0 +1,180 @@
+"""The delta encoder of the input: pixels in, events of all stacked frames out."""
+
+from amaranth import *
+from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from reticent.arithmetic import DELTA_BITS
+from reticent.config import BuildConfig
+from reticent.layout import THRESHOLD_BITS
+
+from .interfaces import event_layout
+
+__all__ = ["DeltaEncoder"]
+
+
+class DeltaEncoder(wiring.Component):
+    """Compares one pixel a cycle with what was sent last, and queues the events.
+
+    The network sees a stack of frames, but channel k sends now what channel k + 1 sent one frame
+    ago. So the memory keeps, for each pixel, what was sent at the last `stack` frames, newest
+    first: one comparison makes the newest channel's event, differences of neighbours make the
+    others'. A pixel takes one cycle, and one more for each event after its first.
+
+    Members
+    -------
+    height, width, channels, stack, repeat_first : of the network; see `reticent.layout.Register`
+    threshold : T_q of the pixels
+    enable : pixels may be taken
+    pixels : a frame in the order y, x, channel
+    events : events of the frame, in the order of the pixels, oldest frame first
+    last_taken : the last pixel of a frame is taken in this cycle
+    received : the whole frame has been taken, and every event is in the queue or gone;
+        until `next_frame`
+    drained : besides, the queue is empty
+    next_frame : begin another frame
+    crowded : the queue cannot take the events of many more pixels
+    """
+
+    def __init__(self, config: BuildConfig):
+        self._config = config
+        c = config
+        super().__init__(
+            {
+                "height": In(c.position_bits + 1),
+                "width": In(c.position_bits + 1),
+                "channels": In(8),
+                "stack": In(range(c.stack + 1)),
+                "repeat_first": In(1),
+                "threshold": In(THRESHOLD_BITS),
+                "enable": In(1),
+                "pixels": In(stream.Signature(unsigned(8))),
+                "events": Out(stream.Signature(event_layout(c))),
+                "last_taken": Out(1),
+                "received": Out(1),
+                "drained": Out(1),
+                "next_frame": In(1),
+                "crowded": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self._config
+
+        # Position of the next pixel.
+        y, x, channel = Signal(c.position_bits), Signal(c.position_bits), Signal(8)
+        index = Signal(range(c.frame_depth))
+        first_frame = Signal(init=1)
+        complete = Signal()
+        last_channel, last_x, last_y = Signal(), Signal(), Signal()
+        taken = Signal()
+        move = Signal()  # the stage behind is free
+        m.d.comb += [
+            last_channel.eq(channel + 1 == self.channels),
+            last_x.eq(last_channel & (x + 1 == self.width)),
+            last_y.eq(last_x & (y + 1 == self.height)),
+            self.pixels.ready.eq(self.enable & ~complete & move),
+            taken.eq(self.pixels.ready & self.pixels.valid),
+            self.last_taken.eq(taken & last_y),
+        ]
+        with m.If(taken):
+            m.d.sync += [
+                index.eq(Mux(last_y, 0, index + 1)),
+                channel.eq(Mux(last_channel, 0, channel + 1)),
+                complete.eq(last_y),
+            ]
+            with m.If(last_channel):
+                m.d.sync += x.eq(Mux(last_x, 0, x + 1))
+            with m.If(last_x):
+                m.d.sync += y.eq(Mux(last_y, 0, y + 1))
+        with m.If(self.next_frame):
+            m.d.sync += [complete.eq(0), first_frame.eq(0)]
+
+        # Stage 1: the pixel beside its history.
+        history = data.ArrayLayout(unsigned(8), c.stack)
+        m.submodules.history = sent = memory.Memory(shape=history, depth=c.frame_depth, init=[])
+        read, write = sent.read_port(), sent.write_port()
+        compared = Signal()
+        pixel = Signal(8)
+        place = data.StructLayout({"y": y.shape(), "x": x.shape(), "channel": channel.shape()})
+        places = [Signal(place, name=f"place_{i}") for i in range(2)]
+        row = Signal.like(index)
+        before, after = Signal(history), Signal(history)
+        change = Signal(signed(DELTA_BITS))
+        magnitude = Signal(DELTA_BITS)
+        move_compared = Signal()
+        m.d.comb += [
+            read.addr.eq(index),
+            read.en.eq(move),
+            move.eq(~compared | move_compared),
+            before.eq(Mux(first_frame, 0, read.data)),
+            change.eq(pixel - before[0]),
+            magnitude.eq(Mux(change < 0, -change, change)),
+            after[0].eq(Mux(magnitude > self.threshold, pixel, before[0])),
+            write.addr.eq(row),
+            write.data.eq(after),
+            write.en.eq(compared & move_compared),
+        ]
+        for age in range(1, c.stack):
+            m.d.comb += after[age].eq(
+                Mux(first_frame & self.repeat_first, after[0], before[age - 1])
+            )
+        with m.If(move):
+            m.d.sync += [
+                compared.eq(taken),
+                pixel.eq(self.pixels.p),
+                row.eq(index),
+                places[0].y.eq(y),
+                places[0].x.eq(x),
+                places[0].channel.eq(channel),
+            ]
+
+        # Stage 2: the changes of this pixel in all stacked frames, one event a cycle.
+        changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
+        pending = Signal(c.stack)
+        rest = Signal(c.stack)
+        frame = Signal(range(c.stack))
+        event = Signal(event_layout(c))
+        pushed = Signal()
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
+            width=Shape.cast(event_layout(c)).width, depth=c.queue_depth
+        )
+        # Oldest frame first: slots ascend, as everywhere.
+        for age in range(c.stack):
+            with m.If(pending[age]):
+                m.d.comb += [
+                    frame.eq(self.stack - 1 - age),
+                    event.delta.eq(changes[age]),
+                    rest.eq(pending & ((1 << age) - 1)),
+                ]
+        m.d.comb += [
+            event.y.eq(places[1].y),
+            event.x.eq(places[1].x),
+            event.slot.eq(frame * self.channels + places[1].channel),
+            queue.w_data.eq(event),
+            queue.w_en.eq(pending.any()),
+            pushed.eq(queue.w_en & queue.w_rdy),
+            move_compared.eq(~pending.any() | (pushed & ~rest.any())),
+        ]
+        with m.If(move_compared):
+            m.d.sync += places[1].eq(places[0])
+            for age in range(c.stack):
+                m.d.sync += [
+                    changes[age].eq(after[age] - before[age]),
+                    pending[age].eq(
+                        compared & (age < self.stack) & (after[age] != before[age])
+                    ),
+                ]
+        with m.Elif(pushed):
+            m.d.sync += pending.eq(rest)
+
+        m.d.comb += [
+            self.events.valid.eq(queue.r_rdy),
+            self.events.payload.eq(queue.r_data),
+            queue.r_en.eq(self.events.ready),
+            self.received.eq(complete & ~compared & ~pending.any()),
+            self.drained.eq(self.received & (queue.level == 0)),
+            self.crowded.eq(queue.level >= c.queue_depth - 2),
+        ]
+        return m

@@ -1,0 +1,149 @@
+"""The core as Verilog, with a JSON sidecar that says what a user of the Verilog must know."""
+
+import json
+from pathlib import Path
+
+import amaranth
+from amaranth import *
+from amaranth.back import verilog
+from amaranth.lib import memory
+
+import reticent
+from reticent.arithmetic import DELTA_BITS
+from reticent.config import IMAGE_VERSION, BuildConfig
+from reticent.layout import (
+    DEVICE_ID,
+    DEVICE_VERSION,
+    INDEX_BITS,
+    LANE_SHIFT,
+    LOST_CAUSES,
+    SPACE_SHIFT,
+    Register,
+    Space,
+    row_fields,
+    row_words,
+)
+
+from .core import Core
+
+__all__ = ["TOP", "VerilogPlatform", "core_verilog", "sidecar", "write_verilog"]
+
+TOP = "reticent_core"
+
+
+class VerilogPlatform:
+    """Turns every memory into an instance of a module of `memories.v`.
+
+    Amaranth would write each row's initial value into the Verilog: megabytes that say zero, that
+    an ASIC cannot keep and that this design does not need.
+    """
+
+    def get_memory(self, rows: memory.Memory) -> Elaboratable:
+        """Amaranth's hook for memories."""
+        (write,) = rows.write_ports
+        reads = rows.read_ports
+        shape = Shape.cast(rows.shape)
+        ports = {
+            "i_clk": ClockSignal(write.domain),
+            "i_write_en": write.en,
+            "i_write_addr": write.addr,
+            "i_write_data": write.data,
+        }
+        asynchronous = [port.domain == "comb" for port in reads]
+        for i, port in enumerate(reads):
+            if port.transparent_for or (asynchronous[i] and len(reads) > 1):
+                raise NotImplementedError("memories.v has no module with these ports")
+            ports[f"i_read_{i}_addr"] = port.addr
+            ports[f"o_read_{i}_data"] = port.data
+            if not asynchronous[i]:
+                ports[f"i_read_{i}_en"] = port.en
+        kind = "async" if asynchronous[0] else f"{len(reads)}r"
+        return Instance(
+            f"reticent_memory_{kind}",
+            p_WIDTH=shape.width,
+            p_DEPTH=rows.depth,
+            p_ADDRESS=max(1, len(write.addr)),
+            **ports,
+        )
+
+
+def core_verilog(core: Core) -> str:
+    """The whole core in one Verilog text. Reproducible, free of paths."""
+    text = verilog.convert(
+        core,
+        name=TOP,
+        platform=VerilogPlatform(),
+        emit_src=False,
+        strip_internal_attrs=True,
+    )
+    memories = Path(__file__).with_name("memories.v").read_text()
+    return f"{text}\n{memories}"
+
+
+def sidecar(core: Core) -> dict:
+    """What a testbench, a wrapper or a driver needs to know of the Verilog, as JSON types."""
+    config = core.config
+    ports = []
+    for path, member, value in core.signature.flatten(core):
+        ports.append(
+            {
+                "name": "__".join(str(part) for part in path),
+                "direction": "input" if member.flow.name == "In" else "output",
+                "width": len(Value.cast(value)),
+                "signed": Value.cast(value).shape().signed,
+            }
+        )
+    clock = [{"name": n, "direction": "input", "width": 1, "signed": False} for n in ("clk", "rst")]
+    return {
+        "top": TOP,
+        "versions": {
+            "reticent": reticent.__version__,
+            "amaranth": amaranth.__version__,
+            "device": DEVICE_VERSION,
+            "image": IMAGE_VERSION,
+        },
+        "config": config.to_dict(),
+        "build_hash": config.hash,
+        "device_id": DEVICE_ID,
+        "ports": clock + ports,
+        "handshake": "a word moves on each rising edge with valid and ready; valid waits for no ready",
+        "command": {
+            "fields": {"data": [0, 31], "address": [32, 63], "write": [64, 64]},
+            "address": {
+                "index": [0, INDEX_BITS - 1],
+                "lane": [LANE_SHIFT, SPACE_SHIFT - 1],
+                "space": [SPACE_SHIFT, 31],
+            },
+        },
+        "result": {
+            "fields": {"data": [0, 31], "last": [32, 32]},
+            "order": ["outputs", "layers x (events, significant, cycles)", "total", *LOST_CAUSES],
+        },
+        "registers": {r.name: int(r) for r in Register},
+        "spaces": {
+            s.name: {
+                "number": int(s),
+                "words": row_words(config, s),
+                "fields": [
+                    {"name": n, "bits": b, "signed": g} for n, b, g in row_fields(config, s)
+                ],
+            }
+            for s in Space
+            if s != Space.REGISTER
+        },
+        "latency": {
+            "pixel": "one cycle, and one for each event of it after the first",
+            "result": "stated by each result packet's total cycles",
+        },
+        "delta_bits": DELTA_BITS,
+    }
+
+
+def write_verilog(config: BuildConfig, folder: Path) -> tuple[Path, Path]:
+    """Write `<TOP>.v` and `<TOP>.json` into `folder`; returns both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, facts = folder / f"{TOP}.v", folder / f"{TOP}.json"
+    core = Core(config)
+    text.write_text(core_verilog(core))
+    facts.write_text(json.dumps(sidecar(core), indent=2) + "\n")
+    return text, facts

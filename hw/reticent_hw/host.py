@@ -1,0 +1,169 @@
+"""The command port: registers, loading of memories, reading of neurons."""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from reticent.config import BuildConfig
+from reticent.layout import (
+    DEVICE_ID,
+    DEVICE_VERSION,
+    THRESHOLD_BITS,
+    WORD_BITS,
+    Register,
+    Space,
+    row_words,
+    word_index_bits,
+)
+
+from .interfaces import LoadSignature, command_stream, row_layout
+
+__all__ = ["HostPort"]
+
+
+class HostPort(wiring.Component):
+    """Executes commands: one write a cycle, one read every three cycles.
+
+    While a frame is being worked on only restarts and register reads are taken; everything else
+    waits. Unknown addresses read as zero, writes to them do nothing.
+
+    Members
+    -------
+    commands, replies : see `layout.Space` and `layout.Register`
+    load : rows to the memories
+    settings... : the network's registers, stable
+    thresholds : T_q on the input of each layer; `changed` marks those that are being written
+    restart : abandon everything and initialise; one cycle
+    free : no frame is in progress, and the neurons are initialised
+    probe_row, probe_parity, state : a row of every lane's state, one cycle later
+    """
+
+    def __init__(self, config: BuildConfig):
+        self._config = config
+        c = config
+        self.settings = {
+            Register.LAYERS: range(c.layers + 1),
+            Register.OUTPUTS: range(c.channel_depth * c.lanes),
+            Register.HEIGHT: unsigned(c.position_bits + 1),
+            Register.WIDTH: unsigned(c.position_bits + 1),
+            Register.CHANNELS: unsigned(8),
+            Register.STACK: range(c.stack + 1),
+            Register.REPEAT_FIRST: unsigned(1),
+        }
+        state = row_layout(c, Space.STATE_EVEN)
+        super().__init__(
+            {
+                "commands": In(command_stream),
+                "replies": Out(stream.Signature(unsigned(WORD_BITS))),
+                "load": Out(LoadSignature(c)),
+                **{r.name.lower(): Out(shape) for r, shape in self.settings.items()},
+                "thresholds": Out(THRESHOLD_BITS).array(c.layers),
+                "changed": Out(c.layers),
+                "restart": Out(1),
+                "free": In(1),
+                "initialising": In(1),
+                "probe_row": Out(c.state_address_bits),
+                "probe_parity": Out(1),
+                "state": In(state).array(c.lanes),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self._config
+        command = self.commands.p
+        is_register = command.space == Space.REGISTER
+
+        reading, answered = Signal(), Signal()
+        allowed, accept = Signal(), Signal()
+        m.d.comb += [
+            allowed.eq(
+                self.free
+                | (is_register & ~command.write)
+                | (is_register & command.write & (command.index == Register.RESTART))
+            ),
+            self.commands.ready.eq(allowed & ~reading & ~answered),
+            accept.eq(self.commands.valid & self.commands.ready),
+        ]
+        write = accept & command.write
+
+        # Registers.
+        m.d.sync += [self.restart.eq(0), self.changed.eq(0)]
+        with m.If(write & is_register):
+            with m.Switch(command.index):
+                with m.Case(Register.RESTART):
+                    m.d.sync += self.restart.eq(1)
+                for register in self.settings:
+                    with m.Case(register):
+                        m.d.sync += getattr(self, register.name.lower()).eq(command.data)
+                for i, threshold in enumerate(self.thresholds):
+                    with m.Case(Register.THRESHOLD + i):
+                        m.d.sync += [threshold.eq(command.data), self.changed[i].eq(1)]
+
+        # Rows of the memories: words are collected, the last one stores the row.
+        words = -(-len(self.load.data) // WORD_BITS)
+        collected = Signal(words * WORD_BITS)
+        m.d.sync += self.load.valid.eq(0)
+        m.d.comb += self.load.data.eq(collected)
+        spaces = [s for s in Space if s not in (Space.REGISTER, Space.STATE_EVEN, Space.STATE_ODD)]
+        with m.If(write):
+            m.d.sync += [self.load.space.eq(command.space), self.load.lane.eq(command.lane)]
+            for space in spaces:
+                bits = word_index_bits(c, space)
+                with m.If(command.space == space):
+                    word = command.index[:bits] if bits else C(0, 1)
+                    m.d.sync += [
+                        collected.word_select(word, WORD_BITS).eq(command.data),
+                        self.load.row.eq(command.index >> bits),
+                        self.load.valid.eq(word == row_words(c, space) - 1),
+                    ]
+
+        # Reads. A state row has the accumulator in word 0, `sent` in word 1.
+        state_bits = word_index_bits(c, Space.STATE_EVEN)
+        assert state_bits <= 1
+        constants = {
+            Register.ID: DEVICE_ID,
+            Register.VERSION: DEVICE_VERSION,
+            Register.BUILD_HASH: c.hash,
+            Register.STATUS: Cat(~self.free & ~self.initialising, self.initialising),
+        }
+        value = Signal(WORD_BITS)
+        from_state, lane, second = Signal(), Signal(c.lane_bits), Signal()
+        m.d.comb += [
+            self.probe_row.eq(command.index >> 1),
+            self.probe_parity.eq(command.space == Space.STATE_ODD),
+        ]
+        with m.If(accept & ~command.write):
+            m.d.sync += [
+                reading.eq(1),
+                value.eq(0),
+                from_state.eq(~is_register),
+                lane.eq(command.lane),
+                second.eq(command.index[0]),
+            ]
+            with m.If(is_register):
+                with m.Switch(command.index):
+                    for register, constant in constants.items():
+                        with m.Case(register):
+                            m.d.sync += value.eq(constant)
+                    for register in self.settings:
+                        with m.Case(register):
+                            m.d.sync += value.eq(getattr(self, register.name.lower()))
+                    for i, threshold in enumerate(self.thresholds):
+                        with m.Case(Register.THRESHOLD + i):
+                            m.d.sync += value.eq(threshold)
+        with m.If(reading):
+            m.d.sync += [reading.eq(0), answered.eq(1)]
+            with m.If(from_state):
+                selected = Signal(row_layout(c, Space.STATE_EVEN))
+                with m.Switch(lane):
+                    for i, state in enumerate(self.state):
+                        with m.Case(i):
+                            m.d.comb += selected.eq(state)
+                sign_extended = Signal(signed(WORD_BITS))
+                m.d.comb += sign_extended.eq(selected.acc)
+                m.d.sync += value.eq(Mux(second, selected.sent, sign_extended.as_unsigned()))
+        m.d.comb += [self.replies.valid.eq(answered), self.replies.p.eq(value)]
+        with m.If(answered & self.replies.ready):
+            m.d.sync += answered.eq(0)
+        return m

@@ -1,0 +1,130 @@
+"""Shapes and signatures that the blocks share; all derived from the build configuration."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from reticent.arithmetic import DELTA_BITS
+from reticent.config import BuildConfig
+from reticent.layout import INDEX_BITS, LANE_SHIFT, SPACE_SHIFT, WORD_BITS, Space, row_fields
+
+__all__ = [
+    "CommandLayout",
+    "LoadSignature",
+    "MarkSignature",
+    "ScanSignature",
+    "command_stream",
+    "event_layout",
+    "range_layout",
+    "result_stream",
+    "row_layout",
+]
+
+
+def row_layout(config: BuildConfig, space: Space) -> data.StructLayout:
+    """One row of a device memory."""
+    return data.StructLayout(
+        {
+            name: signed(bits) if is_signed else unsigned(bits)
+            for name, bits, is_signed in row_fields(config, space)
+        }
+    )
+
+
+def event_layout(config: BuildConfig) -> data.StructLayout:
+    """A transmitted change, and the neuron that it belongs to."""
+    return data.StructLayout(
+        {
+            "y": unsigned(config.position_bits),
+            "x": unsigned(config.position_bits),
+            "slot": unsigned(config.slot_bits),
+            "delta": signed(DELTA_BITS),
+        }
+    )
+
+
+def range_layout(config: BuildConfig) -> data.StructLayout:
+    """A run of kernel taps `first <= tap < end` that an event of `delta` meets.
+
+    The weights of these taps act on the neurons at `base` minus their relative address.
+    """
+    return data.StructLayout(
+        {
+            "first": unsigned(config.pointer_address_bits),
+            "end": unsigned(config.pointer_address_bits),
+            "base": unsigned(config.base_bits),
+            "delta": signed(DELTA_BITS),
+        }
+    )
+
+
+CommandLayout = data.StructLayout(
+    {
+        "data": unsigned(WORD_BITS),
+        "index": unsigned(INDEX_BITS),
+        "lane": unsigned(SPACE_SHIFT - LANE_SHIFT),
+        "space": unsigned(32 - SPACE_SHIFT),
+        "write": unsigned(1),
+    }
+)
+"""A command: write `data` to an address, or read the word there (one reply)."""
+
+command_stream = stream.Signature(CommandLayout)
+result_stream = stream.Signature(
+    data.StructLayout({"data": unsigned(WORD_BITS), "last": unsigned(1)})
+)
+
+
+class LoadSignature(wiring.Signature):
+    """Broadcast of rows to the memories: `valid` for one cycle, no back-pressure."""
+
+    def __init__(self, config: BuildConfig):
+        widest = max(
+            sum(bits for _, bits, _ in row_fields(config, space))
+            for space in Space
+            if space != Space.REGISTER
+        )
+        super().__init__(
+            {
+                "valid": Out(1),
+                "space": Out(Space),
+                "lane": Out(SPACE_SHIFT - LANE_SHIFT),
+                "row": Out(INDEX_BITS),
+                "data": Out(widest),
+            }
+        )
+
+
+class ScanSignature(wiring.Signature):
+    """The threshold pass as a lane sees it.
+
+    With `valid`, the lane reads the neuron at `row` (parameters at `channel`); `SCAN_LATENCY`
+    cycles later it answers on `fired` and `change`, and has stored the new `sent`. With
+    `initialise` instead, the neuron is set to its bias one cycle later. Without either, the row
+    is read and visible on the lane's `state` one cycle later.
+    """
+
+    def __init__(self, config: BuildConfig):
+        super().__init__(
+            {
+                "valid": Out(1),
+                "initialise": Out(1),
+                "row": Out(config.state_address_bits),
+                "channel": Out(range(config.channel_depth)),
+            }
+        )
+
+
+class MarkSignature(wiring.Signature):
+    """Marks output positions as touched: columns of `mask` in `row`, and in `row + 1` too
+    where `second`."""
+
+    def __init__(self, config: BuildConfig):
+        super().__init__(
+            {
+                "valid": Out(1),
+                "row": Out(range(config.map_rows)),
+                "second": Out(1),
+                "mask": Out(config.map_columns),
+            }
+        )

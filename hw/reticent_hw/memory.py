@@ -1,0 +1,49 @@
+"""Memories that the host fills over the load bus."""
+
+from amaranth import *
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In
+
+from reticent.config import BuildConfig
+from reticent.layout import Space
+
+from .interfaces import LoadSignature, row_layout
+
+__all__ = ["LoadedMemory"]
+
+
+class LoadedMemory(wiring.Component):
+    """Rows of one address space; one-cycle reads, written from the load bus.
+
+    Parameters
+    ----------
+    config : the build
+    space : which rows it holds
+    depth : rows
+    lane : index of the lane that owns it, or None for a memory that serves all lanes
+
+    Call `read_port()` (before elaboration) for each reader.
+    """
+
+    def __init__(self, config: BuildConfig, space: Space, depth: int, lane: int | None = None):
+        self._space, self._lane = space, lane
+        self._memory = memory.Memory(shape=row_layout(config, space), depth=depth, init=[])
+        super().__init__({"load": In(LoadSignature(config))})
+
+    def read_port(self):
+        """A synchronous read port: `addr`, `en`, and `data` one cycle later."""
+        return self._memory.read_port()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = self._memory
+        write = self._memory.write_port()
+        mine = self.load.space == self._space
+        if self._lane is not None:
+            mine &= self.load.lane == self._lane
+        m.d.comb += [
+            write.addr.eq(self.load.row),
+            write.data.eq(self.load.data),
+            write.en.eq(self.load.valid & mine),
+        ]
+        return m

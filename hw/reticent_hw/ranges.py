@@ -1,0 +1,165 @@
+"""From an event to the runs of kernel taps that it meets, and the output positions it touches."""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from reticent.config import BuildConfig
+from reticent.layout import TAP_BITS, Space
+
+from .interfaces import LoadSignature, MarkSignature, event_layout, range_layout, row_layout
+from .memory import LoadedMemory
+
+__all__ = ["RangeGenerator"]
+
+
+class RangeGenerator(wiring.Component):
+    """Events in, tap ranges out.
+
+    The taps of an event form a rectangle in (y tap, x tap). Where no column of it falls off the
+    map, the rectangle is one range; otherwise each of its rows is. Two rows of touched output
+    positions are marked a cycle. An event takes one cycle in the middle of the map for kernels of
+    up to two taps a phase, at most one cycle for each row of taps anywhere. Latency 4 cycles.
+
+    Members
+    -------
+    target : LAYER row of the layer that receives the events; stable while `busy`
+    events : the events
+    ranges : the ranges; one is transferred to all lanes at once
+    mark : output positions that this event touches
+    busy : an event is in flight
+    """
+
+    def __init__(self, config: BuildConfig):
+        self._config = config
+        super().__init__(
+            {
+                "load": In(LoadSignature(config)),
+                "target": In(row_layout(config, Space.LAYER)),
+                "events": In(stream.Signature(event_layout(config))),
+                "ranges": Out(stream.Signature(range_layout(config))),
+                "mark": Out(MarkSignature(config)),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self._config
+        pointer = c.pointer_address_bits
+
+        for name, space in (("rows", Space.ROW), ("columns", Space.COLUMN)):
+            m.submodules[name] = table = LoadedMemory(c, space, c.map_depth)
+            wiring.connect(m, wiring.flipped(self.load), table.load)
+            if space == Space.ROW:
+                row_port = table.read_port()
+            else:
+                column_port = table.read_port()
+
+        # Four stages; a stage moves when the next one is free.
+        valid = [Signal(name=f"valid_{i}") for i in range(4)]
+        free = [Signal(name=f"free_{i}") for i in range(4)]
+        for i in range(3):
+            m.d.comb += free[i].eq(~valid[i] | free[i + 1])
+            with m.If(free[i + 1]):
+                m.d.sync += valid[i + 1].eq(valid[i])
+        with m.If(free[0]):
+            m.d.sync += valid[0].eq(self.events.valid)
+        m.d.comb += self.events.ready.eq(free[0])
+
+        # Stage 0: look the coordinates up.
+        event = self.events.p
+        delta = [Signal.like(event.delta, name=f"delta_{i}") for i in range(3)]
+        slot = Signal(c.slot_bits)
+        m.d.comb += [
+            row_port.addr.eq(self.target.row_base + event.y),
+            row_port.en.eq(free[0]),
+            column_port.addr.eq(self.target.column_base + event.x),
+            column_port.en.eq(free[0]),
+        ]
+        with m.If(free[0]):
+            m.d.sync += [slot.eq(event.slot), delta[0].eq(event.delta)]
+
+        # Stage 1: the tables' rows, registered because block RAM is slow to answer.
+        row, column = Signal.like(row_port.data), Signal.like(column_port.data)
+        slot_taps = Signal(pointer)
+        with m.If(free[1]):
+            m.d.sync += [
+                row.eq(row_port.data),
+                column.eq(column_port.data),
+                slot_taps.eq(slot * self.target.taps),
+                delta[1].eq(delta[0]),
+            ]
+
+        # Stage 2: products.
+        whole = Signal()
+        phase, inside, size = Signal(pointer), Signal(2 * TAP_BITS), Signal(2 * TAP_BITS)
+        base = Signal(c.base_bits)
+        origin = Signal(pointer)
+        step, repeats, pairs = Signal(TAP_BITS), Signal(TAP_BITS), Signal(TAP_BITS)
+        start, mask = Signal.like(row.start), Signal(c.map_columns)
+        odd = Signal()
+        m.d.comb += whole.eq((column.first == 0) & (column.count == column.taps))
+        with m.If(free[2]):
+            m.d.sync += [
+                origin.eq(self.target.pointer_base + slot_taps + row.before),
+                phase.eq(row.taps * column.before),
+                inside.eq(row.first * column.taps + column.first),
+                size.eq(Mux(whole, row.count * column.taps, column.count)),
+                step.eq(column.taps),
+                repeats.eq(Mux(whole, 1, row.count)),
+                pairs.eq((row.count + 1) >> 1),
+                odd.eq(row.count[0]),
+                base.eq(row.base + column.base),
+                start.eq(row.start),
+                mask.eq(((1 << column.count) - 1) << column.start),
+                delta[2].eq(delta[1]),
+            ]
+            # An event that reaches no output position ends here.
+            with m.If((row.count == 0) | (column.count == 0)):
+                m.d.sync += valid[2].eq(0)
+
+        # Stage 3: one range and one pair of rows a cycle.
+        first, length, stride = Signal(pointer), Signal.like(size), Signal.like(step)
+        ranges_left, pairs_left = Signal(TAP_BITS), Signal(TAP_BITS)
+        last_single = Signal()
+        mark_row, mark_mask = Signal.like(start), Signal.like(mask)
+        range_base, range_delta = Signal.like(base), Signal.like(event.delta)
+        offered, moves, finishes = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.ranges.p.first.eq(first),
+            self.ranges.p.end.eq(first + length),
+            self.ranges.p.base.eq(range_base),
+            self.ranges.p.delta.eq(range_delta),
+            offered.eq(valid[3] & (ranges_left != 0)),
+            self.ranges.valid.eq(offered),
+            moves.eq(valid[3] & (~offered | self.ranges.ready)),
+            finishes.eq((ranges_left <= 1) & (pairs_left <= 1)),
+            free[3].eq(~valid[3] | (moves & finishes)),
+            self.mark.valid.eq(moves & (pairs_left != 0)),
+            self.mark.row.eq(mark_row),
+            self.mark.second.eq(~((pairs_left == 1) & last_single)),
+            self.mark.mask.eq(mark_mask),
+            self.busy.eq(Cat(valid).any()),
+        ]
+        with m.If(moves):
+            m.d.sync += [
+                first.eq(first + stride),
+                mark_row.eq(mark_row + 2),
+                ranges_left.eq(Mux(ranges_left == 0, 0, ranges_left - 1)),
+                pairs_left.eq(Mux(pairs_left == 0, 0, pairs_left - 1)),
+            ]
+        with m.If(free[3]):
+            m.d.sync += [
+                first.eq(origin + phase + inside),
+                length.eq(size),
+                stride.eq(step),
+                ranges_left.eq(repeats),
+                pairs_left.eq(pairs),
+                last_single.eq(odd),
+                mark_row.eq(start),
+                mark_mask.eq(mask),
+                range_base.eq(base),
+                range_delta.eq(delta[2]),
+            ]
+        return m

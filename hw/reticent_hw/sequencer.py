@@ -1,0 +1,279 @@
+"""The layer sequencer: initialises neurons, runs the layers of a frame, sends the result."""
+
+from amaranth import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from reticent.config import BuildConfig
+from reticent.layout import LOST_CAUSES, Space
+
+from .counters import COUNTS
+from .interfaces import LoadSignature, ScanSignature, result_stream, row_layout
+from .memory import LoadedMemory
+
+__all__ = ["Sequencer"]
+
+
+class Sequencer(wiring.Component):
+    """Works through the LAYER table once a frame.
+
+    Phase i feeds layer i: its events come from the input encoder (i = 0) or from the threshold
+    pass over layer i - 1. A phase ends when its source, the range generator and all lanes are
+    empty; the next one starts 2 cycles later. Phase 0 starts when the frame is complete, or when
+    the event queue is full. After the last phase the result packet goes out
+    (`layout.ResultLayout`), one word every two cycles at best.
+
+    After a reset all neurons are set to their biases first: one row of all lanes a cycle.
+
+    Members
+    -------
+    layers, outputs : of the network
+    frame_ready : the frame's events are complete, or the queue is full
+    source_done : [0] the encoder's queue, [1] the scanner: has nothing left in this phase
+    flowing : an event or a range is in flight between source and lanes
+    blocked : a range waits because a lane has no room
+    lanes_busy : some lane works
+    last_taken : the last pixel of the frame is taken
+    phase, source, target : the layer that receives events, its LAYER row, and the row before
+    parity : the lanes' `target`; the threshold pass and `scan` have the other state memory
+    start, everything : to the scanner
+    touched : layers whose neurons must all be examined (after a threshold was changed)
+    scan : to the lanes while no threshold pass runs
+    row, clear : to both touched maps while no threshold pass runs
+    probe_*, state : a state row for the host, one cycle later; only while `idle`
+    """
+
+    def __init__(self, config: BuildConfig):
+        self._config = config
+        c = config
+        layer_index = range(c.layers + 1)
+        super().__init__(
+            {
+                "load": In(LoadSignature(c)),
+                "layers": In(layer_index),
+                "outputs": In(range(c.channel_depth * c.lanes)),
+                "frame_ready": In(1),
+                "source_done": In(2),
+                "flowing": In(1),
+                "blocked": In(1),
+                "lanes_busy": In(1),
+                "last_taken": In(1),
+                "receive": Out(1),
+                "next_frame": Out(1),
+                "phase": Out(layer_index),
+                "running": Out(1),
+                "source": Out(row_layout(c, Space.LAYER)),
+                "target": Out(row_layout(c, Space.LAYER)),
+                "parity": Out(1),
+                "start": Out(1),
+                "everything": Out(1),
+                "changed": In(c.layers),
+                "scan": Out(ScanSignature(c)),
+                "row": Out(range(c.map_rows)),
+                "clear": Out(1),
+                "idle": Out(1),
+                "probe_row": In(c.state_address_bits),
+                "probe_parity": In(1),
+                "state": In(data.ArrayLayout(signed(c.accumulator_bits), c.lanes)),
+                "counting": Out(1),
+                "store": Out(1),
+                "cause": Out(range(len(LOST_CAUSES))),
+                "read_layer": Out(range(c.layers)),
+                "counts": In(COUNTS),
+                "total": In(32),
+                "lost": In(data.ArrayLayout(unsigned(32), len(LOST_CAUSES))),
+                "results": Out(result_stream),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self._config
+
+        m.submodules.table = table = LoadedMemory(c, Space.LAYER, c.layers)
+        wiring.connect(m, wiring.flipped(self.load), table.load)
+        port = table.read_port()
+        upcoming = Signal.like(self.phase)  # `port.data` is this layer's row, one cycle later
+        m.d.comb += port.addr.eq(upcoming)
+
+        # All neurons of layer i must be examined: after a reset, or when its threshold changed.
+        fresh = Signal(c.layers, init=-1)
+        first_cycle, settled = Signal(), Signal()
+        begun = Signal()  # the frame's clock has begun before phase 0
+        source_done = Mux(self.phase == 0, self.source_done[0], self.source_done[1])
+        last_phase = self.phase + 1 == self.layers
+        m.d.comb += [
+            self.everything.eq(fresh.bit_select(self.phase, 1)),
+            self.counting.eq(begun | self.running),
+        ]
+        with m.If(self.last_taken):
+            m.d.sync += begun.eq(1)
+
+        causes = {name: i for i, name in enumerate(LOST_CAUSES)}
+        with m.If(~self.running):
+            m.d.comb += self.cause.eq(causes["sequencer"])
+        with m.Elif(self.blocked):
+            m.d.comb += self.cause.eq(causes["fifo full"])
+        with m.Elif(source_done & ~self.flowing):
+            m.d.comb += self.cause.eq(causes["layer tail"])
+        with m.Else():
+            m.d.comb += self.cause.eq(causes["no event"])
+
+        # Initialisation walks layer by layer through rows and channels.
+        walk = Signal(c.state_address_bits)
+        map_row = Signal(range(c.map_rows + 1))
+        in_row, k = Signal(c.state_address_bits), Signal(range(c.channel_depth))
+        parity = Signal()
+
+        # Output k * lanes + lane of the last layer is in lane `lane`.
+        word, lane = Signal(range(c.channel_depth * c.lanes)), Signal(range(c.lanes))
+        wait = Signal(2)
+        results = self.results
+
+        def emit(value, *, last=0):
+            m.d.comb += [results.valid.eq(1), results.p.data.eq(value), results.p.last.eq(last)]
+
+        m.d.comb += self.parity.eq(parity)
+        with m.FSM(name="ctrl"):
+            with m.State("CLEAR"):
+                m.d.comb += [self.row.eq(map_row), self.clear.eq(1)]
+                m.d.sync += map_row.eq(map_row + 1)
+                with m.If(map_row == c.map_rows - 1):
+                    m.next = "INIT_FETCH"
+
+            with m.State("INIT_FETCH"):
+                m.next = "INIT_LATCH"
+
+            with m.State("INIT_LATCH"):
+                m.d.sync += [
+                    self.target.eq(port.data),
+                    walk.eq(port.data.state_base),
+                    map_row.eq(0),
+                    in_row.eq(0),
+                    k.eq(0),
+                    parity.eq(~upcoming[0]),
+                ]
+                m.next = "INIT_WALK"
+                with m.If(upcoming >= self.layers):
+                    m.d.sync += upcoming.eq(0)
+                    m.next = "RELOAD"
+
+            with m.State("INIT_WALK"):
+                m.d.comb += [
+                    self.scan.initialise.eq(1),
+                    self.scan.row.eq(walk),
+                    self.scan.channel.eq(self.target.channel_base + k),
+                ]
+                m.d.sync += [
+                    walk.eq(walk + 1),
+                    in_row.eq(in_row + 1),
+                    k.eq(Mux(k + 1 == self.target.channels, 0, k + 1)),
+                ]
+                with m.If(in_row + 1 == self.target.row_stride):
+                    m.d.sync += [in_row.eq(0), map_row.eq(map_row + 1)]
+                    with m.If(map_row + 1 == self.target.rows):
+                        m.d.sync += upcoming.eq(upcoming + 1)
+                        m.next = "INIT_FETCH"
+
+            with m.State("RELOAD"):
+                m.d.sync += wait.eq(1)
+                with m.If(wait == 1):
+                    m.d.sync += [wait.eq(0), self.target.eq(port.data)]
+                    m.next = "RECEIVE"
+
+            with m.State("RECEIVE"):
+                m.d.comb += [
+                    self.receive.eq(self.layers != 0),
+                    self.idle.eq(1),
+                    self.scan.row.eq(self.probe_row),
+                    self.parity.eq(~self.probe_parity),
+                ]
+                with m.If(self.frame_ready):
+                    m.d.sync += [self.phase.eq(0), parity.eq(0), upcoming.eq(1), first_cycle.eq(1)]
+                    m.next = "RUN"
+
+            with m.State("RUN"):
+                m.d.comb += [
+                    self.receive.eq(self.phase == 0),
+                    self.running.eq(1),
+                    self.start.eq(first_cycle & (self.phase != 0)),
+                ]
+                m.d.sync += [
+                    first_cycle.eq(0),
+                    settled.eq(~first_cycle & source_done & ~self.flowing & ~self.lanes_busy),
+                ]
+                with m.If(settled & ~first_cycle):
+                    m.d.comb += self.store.eq(1)
+                    m.d.sync += fresh.bit_select(self.phase, 1).eq(0)
+                    with m.If(last_phase):
+                        # The result is read through the scan side.
+                        m.d.sync += [parity.eq(~parity), word.eq(0), lane.eq(0), begun.eq(0)]
+                        m.d.sync += walk.eq(self.target.state_base)
+                        m.next = "OUTPUT_READ"
+                    with m.Else():
+                        m.d.sync += [
+                            self.phase.eq(self.phase + 1),
+                            self.source.eq(self.target),
+                            self.target.eq(port.data),
+                            upcoming.eq(upcoming + 1),
+                            parity.eq(~parity),
+                            first_cycle.eq(1),
+                            settled.eq(0),
+                        ]
+
+            with m.State("OUTPUT_READ"):
+                m.d.comb += self.scan.row.eq(walk)
+                m.next = "OUTPUT"
+
+            with m.State("OUTPUT"):
+                m.d.comb += self.scan.row.eq(walk)
+                emit(self.state[lane])
+                with m.If(results.ready):
+                    m.d.sync += [word.eq(word + 1), lane.eq(lane + 1)]
+                    with m.If(lane == c.lanes - 1):
+                        m.d.sync += [lane.eq(0), walk.eq(walk + 1)]
+                    m.next = "OUTPUT_READ"
+                    with m.If(word + 1 == self.outputs):
+                        m.d.sync += self.read_layer.eq(0)
+                        m.next = "COUNTS_READ"
+
+            with m.State("COUNTS_READ"):
+                m.next = "COUNTS_EVENTS"
+
+            for name, value, following in (
+                ("COUNTS_EVENTS", self.counts.events, "COUNTS_SIGNIFICANT"),
+                ("COUNTS_SIGNIFICANT", self.counts.significant, "COUNTS_CYCLES"),
+            ):
+                with m.State(name):
+                    emit(value)
+                    with m.If(results.ready):
+                        m.next = following
+
+            with m.State("COUNTS_CYCLES"):
+                emit(self.counts.cycles)
+                with m.If(results.ready):
+                    m.d.sync += self.read_layer.eq(self.read_layer + 1)
+                    m.next = "COUNTS_READ"
+                    with m.If(self.read_layer + 1 == self.layers):
+                        m.next = "TOTAL"
+
+            with m.State("TOTAL"):
+                emit(self.total)
+                m.d.sync += word.eq(0)
+                with m.If(results.ready):
+                    m.next = "LOST"
+
+            with m.State("LOST"):
+                emit(self.lost[word[:2]], last=word == len(LOST_CAUSES) - 1)
+                with m.If(results.ready):
+                    m.d.sync += word.eq(word + 1)
+                    with m.If(results.p.last):
+                        m.d.comb += self.next_frame.eq(1)
+                        m.d.sync += upcoming.eq(0)
+                        m.next = "RELOAD"
+
+        # A threshold may be changed between two frames; the change wins over `fresh` clearing.
+        for i in range(c.layers):
+            with m.If(self.changed[i]):
+                m.d.sync += fresh[i].eq(1)
+        return m

@@ -1,0 +1,99 @@
+"""The transport that runs the Verilated core in this process."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import numpy.typing as npt
+
+from reticent.accelerator import Accelerator
+from reticent.config import BuildConfig
+from reticent.image import Image
+
+from .build import library
+
+__all__ = ["SimTransport", "sim_backend"]
+
+Words = npt.NDArray[np.uint32]
+
+COMMAND_LIMIT = 1 << 24  # cycles; the longest initialisation is far shorter
+CYCLES_PER_PIXEL = 4096  # a generous bound on a frame's cycles, so that a stuck core is noticed
+ERRORS = {-1: "the core did not answer", -2: "the result packet is too long"}
+
+
+class SimTransport:
+    """The core in a shared library: one C call for a frame."""
+
+    def __init__(self, config: BuildConfig) -> None:
+        lib = ctypes.CDLL(str(library(config)))
+        lib.reticent_create.restype = ctypes.c_void_p
+        lib.reticent_cycles.restype = ctypes.c_uint64
+        lib.reticent_cycles.argtypes = [ctypes.c_void_p]
+        lib.reticent_destroy.argtypes = [ctypes.c_void_p]
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        lib.reticent_write.argtypes = [pointer, pointer, pointer, size, size]
+        lib.reticent_read.argtypes = [pointer, pointer, pointer, size, size]
+        lib.reticent_frame.argtypes = [pointer, pointer, size, pointer, size, size]
+        self._lib = lib
+        self._device: int | None = lib.reticent_create()
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles since power-up."""
+        return int(self._lib.reticent_cycles(self._device))
+
+    def write(self, addresses: Words, data: Words) -> None:
+        """Execute writes in order."""
+        addresses, data = (np.ascontiguousarray(a, np.uint32) for a in (addresses, data))
+        self._check(
+            self._lib.reticent_write(
+                self._device, addresses.ctypes.data, data.ctypes.data, len(data), COMMAND_LIMIT
+            )
+        )
+
+    def read(self, addresses: Words) -> Words:
+        """Read words."""
+        addresses = np.ascontiguousarray(addresses, np.uint32)
+        words = np.zeros(len(addresses), np.uint32)
+        self._check(
+            self._lib.reticent_read(
+                self._device, addresses.ctypes.data, words.ctypes.data, len(words), COMMAND_LIMIT
+            )
+        )
+        return words
+
+    def frame(self, pixels: npt.NDArray[np.uint8], words: int) -> Words:
+        """Send one frame, return its result packet."""
+        pixels = np.ascontiguousarray(pixels, np.uint8)
+        result = np.zeros(words, np.uint32)
+        got = self._check(
+            self._lib.reticent_frame(
+                self._device,
+                pixels.ctypes.data,
+                len(pixels),
+                result.ctypes.data,
+                words,
+                COMMAND_LIMIT + CYCLES_PER_PIXEL * len(pixels),
+            )
+        )
+        if got != words:
+            raise RuntimeError(f"the result packet has {got} words, expected {words}")
+        return result
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._device is not None:
+            self._lib.reticent_destroy(self._device)
+            self._device = None
+
+    @staticmethod
+    def _check(code: int) -> int:
+        if code < 0:
+            raise RuntimeError(f"co-simulation: {ERRORS[code]}")
+        return code
+
+
+def sim_backend(config: BuildConfig, image: Image) -> Accelerator:
+    """An image on the co-simulated core."""
+    return Accelerator("sim", SimTransport(config), image)

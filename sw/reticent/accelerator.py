@@ -1,0 +1,149 @@
+"""The driver: a network on a device, over any transport (co-simulation today, boards later)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .backend import Cycles, StepResult
+from .errors import UserError
+from .image import Image
+from .layout import (
+    DEVICE_ID,
+    DEVICE_VERSION,
+    LOST_CAUSES,
+    Register,
+    ResultLayout,
+    Space,
+    address,
+    word_index_bits,
+)
+
+__all__ = ["Accelerator", "Transport"]
+
+Words = npt.NDArray[np.uint32]
+
+
+class Transport(Protocol):
+    """Moves commands and frames to a device. Every call returns when the device is done."""
+
+    def write(self, addresses: Words, data: Words) -> None:
+        """Execute writes in order."""
+
+    def read(self, addresses: Words) -> Words:
+        """Read words."""
+
+    def frame(self, pixels: npt.NDArray[np.uint8], words: int) -> Words:
+        """Send one frame, return its result packet of `words` words."""
+
+    def close(self) -> None:
+        """Let go of the device."""
+
+
+class Accelerator:
+    """A `Backend` that runs an image on a device.
+
+    The constructor checks that the device is the build that the image was compiled for, before
+    it writes anything.
+    """
+
+    def __init__(self, name: str, transport: Transport, image: Image) -> None:
+        self.name = name
+        self.image = image
+        self._transport = transport
+        self._layout = ResultLayout(image.outputs, len(image.layers))
+        self._check_device()
+        transport.write(*image.writes())
+
+    def _registers(self, *registers: int) -> list[int]:
+        addresses = np.array([address(Space.REGISTER, r) for r in registers], np.uint32)
+        return [int(v) for v in self._transport.read(addresses)]
+
+    def _write_register(self, register: int, value: int) -> None:
+        self._transport.write(
+            np.array([address(Space.REGISTER, register)], np.uint32), np.array([value], np.uint32)
+        )
+
+    def _check_device(self) -> None:
+        device, version, build = self._registers(
+            Register.ID, Register.VERSION, Register.BUILD_HASH
+        )
+        if device != DEVICE_ID:
+            raise UserError(f"the device says ID {device:#010x}, not {DEVICE_ID:#010x}: no Reticent")
+        if version != DEVICE_VERSION:
+            raise UserError(
+                f"the device has version {version}, this driver speaks {DEVICE_VERSION}: "
+                "build both from the same release"
+            )
+        if build != self.image.config.hash:
+            raise UserError(
+                f"the image is for build {self.image.config.hash:08x}, the device is build "
+                f"{build:08x}: compile the image for this device"
+            )
+
+    def reset(self) -> None:
+        """Start an episode: forget all frames, nothing was ever sent."""
+        self._write_register(Register.RESTART, 1)
+
+    def set_thresholds(self, counts: Sequence[int]) -> None:
+        """Change thresholds between two frames, in counts (input first, then hidden layers)."""
+        if len(counts) != len(self.image.layers):
+            raise UserError(
+                f"{len(counts)} thresholds given: this network has {len(self.image.layers)} "
+                "(the input and every hidden layer)"
+            )
+        for i, value in enumerate(counts):
+            if not 0 <= value <= 255:
+                raise UserError(f"threshold of {value} counts: give 0 to 255")
+            self._write_register(Register.THRESHOLD + i, int(value))
+
+    def step(self, frame: npt.NDArray[np.uint8]) -> StepResult:
+        """Send one new frame (height, width[, channels]) uint8 and return the decision."""
+        frame = np.asarray(frame)
+        if frame.ndim == 2:
+            frame = frame[:, :, None]
+        if frame.dtype != np.uint8 or frame.shape != self.image.frame_shape:
+            raise UserError(
+                f"frame is {frame.dtype} {frame.shape}: this network watches uint8 "
+                f"{self.image.frame_shape}"
+            )
+        layout = self._layout
+        words = self._transport.frame(frame.reshape(-1), layout.words)
+        outputs = words[: layout.outputs].view(np.int32).astype(np.int64)
+        counts = words[layout.outputs : layout.outputs + 3 * layout.layers].reshape(-1, 3)
+        total, *lost = (int(v) for v in words[layout.outputs + 3 * layout.layers :])
+        significant = tuple(int(v) for v in counts[:, 1])
+        return StepResult(
+            outputs=outputs,
+            events=tuple(int(v) for v in counts[:, 0]),
+            significant=significant,
+            cycles=Cycles(
+                layers=tuple(int(v) for v in counts[:, 2]),
+                total=total,
+                busy=sum(significant),
+                lost=dict(zip(LOST_CAUSES, lost, strict=True)),
+            ),
+        )
+
+    def accumulators(self) -> list[npt.NDArray[np.int64]]:
+        """Every layer's accumulators (out, h, w), read back from the device."""
+        config = self.image.config
+        found = []
+        for i, layer in enumerate(self.image.layers):
+            space = Space.STATE_ODD if i % 2 else Space.STATE_EVEN
+            k, lane = np.divmod(np.array(layer.slots), config.lanes)
+            positions = np.arange(layer.shape[1] * layer.shape[2])
+            row = layer.state_base + positions * layer.channels + k[:, None]
+            index = row << word_index_bits(config, space)
+            words = self._transport.read(
+                np.asarray(address(space, index, lane[:, None]), np.uint32).reshape(-1)
+            )
+            found.append(words.view(np.int32).astype(np.int64).reshape(layer.shape))
+        return found
+
+    def close(self) -> None:
+        """Let go of the device."""
+        self._transport.close()

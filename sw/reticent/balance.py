@@ -1,0 +1,104 @@
+"""Assignment of output channels to lanes so that measured loads balance.
+
+All lanes wait for the slowest one at the end of each layer, so what counts is, frame by frame,
+the largest load of a lane. The loads come from a calibration trace.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .golden import Golden
+from .quantise import QuantisedLayer, QuantisedNetwork
+
+__all__ = ["assign", "channel_loads"]
+
+Ints = npt.NDArray[np.int64]
+
+
+def channel_loads(network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]]) -> list[Ints]:
+    """Significant multiplications of each output channel in each frame: (frames, out) a layer.
+
+    The cold start is left out where there is more than one frame.
+    """
+    golden = Golden(network)
+    loads: list[list[Ints]] = [[] for _ in network.layers]
+    for frame in frames:
+        golden.step(frame)
+        for i, layer in enumerate(network.layers):
+            meets = _tap_events(layer, golden.delta[i] != 0)
+            loads[i].append(np.einsum("oiyx,iyx->o", golden.stored[i], meets))
+    skip = 1 if len(frames) > 1 else 0
+    return [np.array(layer[skip:], np.int64) for layer in loads]
+
+
+def _tap_events(layer: QuantisedLayer, fired: npt.NDArray[np.bool_]) -> Ints:
+    """How many (event, output position) pairs each kernel tap (in, ky, kx) serves."""
+    (py, px), (sy, sx) = layer.padding, layer.stride
+    _, oh, ow = layer.out_shape
+    _, _, ky, kx = layer.weight.shape
+    padded = np.pad(fired, ((0, 0), (py, py), (px, px)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (ky, kx), axis=(1, 2))
+    counts: Ints = windows[:, ::sy, ::sx][:, :oh, :ow].sum(axis=(1, 2), dtype=np.int64)
+    return counts
+
+
+def assign(loads: Ints, lanes: int, *, sweeps: int = 20) -> list[list[int]]:
+    """Channels of each lane, from loads (frames, channels): at most ceil(channels / lanes) each.
+
+    Greedy by mean load (largest first to the least loaded lane), then exchanges between the
+    busiest lane and the others for as long as the sum over frames of the largest load falls.
+    Deterministic.
+    """
+    channels = loads.shape[1]
+    most = -(-channels // lanes)
+    # Weights that the trace never met still count a little, so that they spread as well.
+    mean = loads.mean(axis=0) if len(loads) else np.zeros(channels)
+    members: list[list[int]] = [[] for _ in range(lanes)]
+    total = np.zeros(lanes)
+    for channel in np.argsort(-mean, kind="stable"):
+        free = [lane for lane in range(lanes) if len(members[lane]) < most]
+        lane = min(free, key=lambda i: (total[i], len(members[i]), i))
+        members[lane].append(int(channel))
+        total[lane] += mean[channel]
+    if len(loads) and channels > lanes:
+        _exchange(loads.astype(np.float64), members, sweeps)
+    return [sorted(group) for group in members]
+
+
+def _exchange(loads: npt.NDArray[np.float64], members: list[list[int]], sweeps: int) -> None:
+    per_lane = np.stack([loads[:, group].sum(axis=1) for group in members], axis=1)
+    for _ in range(sweeps * len(members)):
+        cost = per_lane.max(axis=1).sum()
+        # The lane that is most often (and most heavily) the slowest gives something away.
+        slowest = int(
+            np.bincount(
+                per_lane.argmax(axis=1),
+                weights=per_lane.max(axis=1) - per_lane.mean(axis=1),
+                minlength=len(members),
+            ).argmax()
+        )
+        best = (cost - 1e-9, -1, -1, -1)
+        for other in range(len(members)):
+            if other == slowest:
+                continue
+            rest = np.delete(per_lane, [slowest, other], axis=1).max(axis=1, initial=0)
+            theirs = loads[:, members[other]]
+            for mine in members[slowest]:
+                change = loads[:, [mine]] - theirs
+                new = np.maximum(per_lane[:, [slowest]] - change, per_lane[:, [other]] + change)
+                costs = np.maximum(new, rest[:, None]).sum(axis=0)
+                j = int(costs.argmin())
+                if costs[j] < best[0]:
+                    best = (float(costs[j]), other, mine, members[other][j])
+        _, other, mine, theirs_channel = best
+        if other < 0:
+            return
+        members[slowest].remove(mine)
+        members[other].remove(theirs_channel)
+        members[slowest].append(theirs_channel)
+        members[other].append(mine)
+        change_now = loads[:, mine] - loads[:, theirs_channel]
+        per_lane[:, slowest] -= change_now
+        per_lane[:, other] += change_now

@@ -1,0 +1,361 @@
+"""The compiler: quantised network + build configuration + calibration trace -> image.
+
+Every layer is a convolution here (a dense layer has a kernel as large as its input map). The
+compiler gives each output channel a slot (a place in a lane), and writes for each lane the list of
+its stored weights in the order of kernel taps, with one pointer per tap; see
+docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .balance import assign, channel_loads
+from .config import BuildConfig
+from .errors import UserError
+from .image import Image, LayerMap
+from .layout import TAP_BITS, Register, Space, pack
+from .quantise import QuantisedLayer, QuantisedNetwork
+
+__all__ = ["MemoryUse", "compile_network", "memory_table"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """One line of the memory table: rows used (worst lane) of rows built."""
+
+    name: str
+    choice: str  # the BuildConfig field that sets the depth
+    used: int
+    built: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits."""
+        return self.used <= self.built
+
+
+def memory_table(uses: Sequence[MemoryUse]) -> str:
+    """The uses as an aligned text table."""
+    lines = [f"{'memory':<28}{'used':>8}{'built':>8}  "]
+    for use in uses:
+        remedy = "" if use.fits else f"does not fit: raise {use.choice} to {use.used}"
+        lines.append(f"{use.name:<28}{use.used:>8}{use.built:>8}  {remedy}".rstrip())
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Kernel taps along one axis, ordered by phase (coordinate modulo stride), then by tap."""
+
+    order: Ints  # kernel index of each tap, in memory order
+    before: Ints  # per phase: taps of earlier phases
+    taps: Ints  # per phase
+
+
+def phases(kernel: int, stride: int) -> Phases:
+    """Tap j of phase p is kernel index `p + j * stride`; its output lies j positions back."""
+    groups = [np.arange(p, kernel, stride) for p in range(min(stride, kernel))]
+    taps = np.array([len(g) for g in groups] + [0] * (stride - len(groups)), np.int64)
+    return Phases(np.concatenate(groups), np.concatenate([[0], np.cumsum(taps)[:-1]]), taps)
+
+
+def axis_rows(
+    kernel: int, stride: int, padding: int, size: int, out: int, step: int, width: int
+) -> dict[str, Ints]:
+    """ROW or COLUMN entries for one layer: what an event at each coordinate reaches.
+
+    `size` input and `out` output positions; an output position is `step` state rows from the
+    next; `before` is given in units of `width` taps.
+    """
+    layout = phases(kernel, stride)
+    position = np.arange(size) + padding
+    phase, origin = position % stride, position // stride
+    first = np.maximum(0, origin - out + 1)
+    count = np.maximum(0, np.minimum(layout.taps[phase] - 1, origin) - first + 1)
+    reaches = count > 0
+    return {
+        "before": layout.before[phase] * width,
+        "taps": layout.taps[phase],
+        "first": np.where(reaches, first, 0),
+        "count": count,
+        "base": np.where(reaches, origin * step, 0),
+        "start": np.where(reaches, origin - first - count + 1, 0),
+    }
+
+
+def compile_network(
+    network: QuantisedNetwork,
+    config: BuildConfig,
+    trace: Sequence[npt.NDArray[np.uint8]] = (),
+) -> Image:
+    """Compile. `trace` is an unbroken stretch of frames that the lanes are balanced by.
+
+    Raises `UserError` with a table when a memory is too small, and with one line when a width is.
+    """
+    layers = network.layers
+    _check_widths(network, config)
+    frames = list(trace)
+    loads = channel_loads(network, frames) if frames else [_static_loads(layer) for layer in layers]
+    groups = [assign(load, config.lanes) for load in loads]
+    # The output layer is read out in order: slot = output index.
+    groups[-1] = [
+        list(range(lane, layers[-1].out_shape[0], config.lanes)) for lane in range(config.lanes)
+    ]
+    per_lane = [max(len(group) for group in lanes) for lanes in groups]
+
+    pointer_base = np.cumsum(
+        [0, *(_pointers(network, config, per_lane, i) for i in _count(layers))]
+    )
+    channel_base = np.cumsum([0, *per_lane])
+    map_rows = np.cumsum([0, *(layer.in_shape[1] for layer in layers)])
+    map_columns = np.cumsum([0, *(layer.in_shape[2] for layer in layers)])
+    state_base, state_used = [], [0, 0]
+    for i, layer in enumerate(layers):
+        state_base.append(state_used[i % 2])
+        state_used[i % 2] += layer.out_shape[1] * layer.out_shape[2] * per_lane[i]
+    slots = [_slots(group, config.lanes) for group in groups]
+    entries = [
+        _layer_entries(network, config, i, slots, groups[i], per_lane) for i in _count(layers)
+    ]
+    weights = [sum(len(layer[lane][0]) for layer in entries) for lane in range(config.lanes)]
+
+    uses = [
+        MemoryUse("weights of a lane", "weight_depth", max(weights), config.weight_depth),
+        MemoryUse("pointers", "pointer_depth", int(pointer_base[-1]) + 1, config.pointer_depth),
+        MemoryUse("state, even layers", "state_depth_even", state_used[0], config.state_depth_even),
+        MemoryUse("state, odd layers", "state_depth_odd", state_used[1], config.state_depth_odd),
+        MemoryUse(
+            "channels of a lane", "channel_depth", int(channel_base[-1]), config.channel_depth
+        ),
+        MemoryUse("map rows, all layers", "map_depth", int(map_rows[-1]), config.map_depth),
+        MemoryUse("map columns, all layers", "map_depth", int(map_columns[-1]), config.map_depth),
+        MemoryUse(
+            "output map rows", "map_rows", max(x.out_shape[1] for x in layers), config.map_rows
+        ),
+        MemoryUse(
+            "output map columns",
+            "map_columns",
+            max(x.out_shape[2] for x in layers),
+            config.map_columns,
+        ),
+        MemoryUse("frame bytes", "frame_depth", network.input.pixels, config.frame_depth),
+        MemoryUse("stacked frames", "stack", network.input.stack, config.stack),
+        MemoryUse("layers", "layers", len(layers), config.layers),
+    ]
+    if not all(use.fits for use in uses):
+        raise UserError("the network does not fit this build\n" + memory_table(uses))
+
+    table: dict[str, list[int]] = {}
+    rows: list[dict[str, Ints]] = []
+    columns: list[dict[str, Ints]] = []
+    maps = []
+    for i, layer in enumerate(layers):
+        _, _, ky, kx = layer.weight.shape
+        _, oh, ow = layer.out_shape
+        n = per_lane[i]
+        row = axis_rows(ky, layer.stride[0], layer.padding[0], layer.in_shape[1], oh, ow * n, kx)
+        # Relative addresses count down from channel n - 1 of tap 0's position.
+        row["base"] = np.where(row["count"] > 0, row["base"] + state_base[i] + n - 1, 0)
+        rows.append(row)
+        columns.append(
+            axis_rows(kx, layer.stride[1], layer.padding[1], layer.in_shape[2], ow, n, 1)
+        )
+        values = {
+            "pointer_base": int(pointer_base[i]),
+            "taps": ky * kx,
+            "row_base": int(map_rows[i]),
+            "column_base": int(map_columns[i]),
+            "rows": oh,
+            "columns": ow,
+            "channels": n,
+            "row_stride": ow * n,
+            "state_base": state_base[i],
+            "channel_base": int(channel_base[i]),
+            "shift": layer.shift,
+            "signed": int(layer.signed),
+        }
+        for name, value in values.items():
+            table.setdefault(name, []).append(value)
+        maps.append(
+            LayerMap(
+                name=layer.name,
+                dense=layer.dense_multiplications,
+                weights=int(np.count_nonzero(layer.weight)),
+                shape=layer.out_shape,
+                slots=tuple(int(s) for s in slots[i]),
+                channels=n,
+                state_base=state_base[i],
+                scale=layer.scale,
+            )
+        )
+
+    spec = network.input
+    registers: dict[int, int] = {
+        Register.LAYERS: len(layers),
+        Register.OUTPUTS: network.layers[-1].out_shape[0],
+        Register.HEIGHT: spec.height,
+        Register.WIDTH: spec.width,
+        Register.CHANNELS: spec.channels,
+        Register.STACK: spec.stack,
+        Register.REPEAT_FIRST: int(spec.history == "repeat"),
+    }
+    thresholds = {Register.THRESHOLD + i: t for i, t in enumerate(network.thresholds)}
+    return Image(
+        config=config,
+        registers={int(k): int(v) for k, v in (registers | thresholds).items()},
+        layers=tuple(maps),
+        frame_shape=spec.frame_shape,
+        memories={
+            Space.LAYER: pack(config, Space.LAYER, table),
+            Space.ROW: pack(config, Space.ROW, _joined(rows)),
+            Space.COLUMN: pack(config, Space.COLUMN, _joined(columns)),
+            **_lane_memories(network, config, entries, groups, per_lane),
+        },
+        used={use.name: use.used for use in uses},
+    )
+
+
+def _count(layers: Sequence[QuantisedLayer]) -> range:
+    return range(len(layers))
+
+
+def _joined(tables: Sequence[dict[str, Ints]]) -> dict[str, Ints]:
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _static_loads(layer: QuantisedLayer) -> Ints:
+    """Without a trace: stored weights of each channel, as one frame."""
+    return np.count_nonzero(layer.weight, axis=(1, 2, 3))[None]
+
+
+def _slots(groups: list[list[int]], lanes: int) -> Ints:
+    """Slot of each output channel."""
+    slots = np.zeros(sum(len(g) for g in groups), np.int64)
+    for lane, group in enumerate(groups):
+        slots[group] = np.arange(len(group)) * lanes + lane
+    return slots
+
+
+def _input_slots(
+    network: QuantisedNetwork, config: BuildConfig, per_lane: Sequence[int], i: int
+) -> int:
+    """Slots of layer i's input channels, used or not."""
+    return network.layers[0].in_shape[0] if i == 0 else per_lane[i - 1] * config.lanes
+
+
+def _pointers(
+    network: QuantisedNetwork, config: BuildConfig, per_lane: Sequence[int], i: int
+) -> int:
+    """Pointers of layer i: one for each input slot and kernel tap."""
+    _, _, ky, kx = network.layers[i].weight.shape
+    return _input_slots(network, config, per_lane, i) * ky * kx
+
+
+def _layer_entries(
+    network: QuantisedNetwork,
+    config: BuildConfig,
+    i: int,
+    slots: Sequence[Ints],
+    groups: list[list[int]],
+    per_lane: Sequence[int],
+) -> list[tuple[Ints, Ints, Ints]]:
+    """For each lane: stored weights and relative addresses in memory order, weights per tap."""
+    layer = network.layers[i]
+    _, _, ky, kx = layer.weight.shape
+    n, stride = per_lane[i], layer.stride
+    inputs = _input_slots(network, config, per_lane, i)
+    weight = np.zeros((layer.weight.shape[0], inputs, ky, kx), np.int64)
+    weight[:, slots[i - 1] if i else np.arange(inputs)] = layer.weight
+    # Memory order of the taps: y phase, x phase, then y tap, x tap.
+    tap_y, tap_x = [], []
+    for py in range(min(stride[0], ky)):
+        for px in range(min(stride[1], kx)):
+            y, x = np.meshgrid(
+                np.arange(py, ky, stride[0]), np.arange(px, kx, stride[1]), indexing="ij"
+            )
+            tap_y.append(y.reshape(-1))
+            tap_x.append(x.reshape(-1))
+    y, x = np.concatenate(tap_y), np.concatenate(tap_x)
+    back = (y // stride[0] * layer.out_shape[2] + x // stride[1]) * n
+    if back.max() + n > 1 << config.relative_bits:
+        raise UserError(
+            f"{layer.name}: a relative address needs {int(back.max() + n - 1).bit_length()} bits "
+            f"and has {config.relative_bits}: raise relative_bits, or use more lanes"
+        )
+    found = []
+    for group in groups:
+        mine = weight[group][:, :, y, x].transpose(1, 2, 0)  # (slot, tap, channel of the lane)
+        stored = mine != 0
+        relative = np.broadcast_to(back[:, None] + (n - 1 - np.arange(len(group))), mine.shape)
+        found.append((mine[stored], relative[stored], stored.sum(axis=2).reshape(-1)))
+    return found
+
+
+def _lane_memories(
+    network: QuantisedNetwork,
+    config: BuildConfig,
+    entries: list[list[tuple[Ints, Ints, Ints]]],
+    groups: list[list[list[int]]],
+    per_lane: Sequence[int],
+) -> dict[Space, Ints]:
+    """POINTER, WEIGHT and CHANNEL rows: (lanes, rows, words), padded to the fullest lane."""
+    found: dict[Space, list[Ints]] = {Space.POINTER: [], Space.WEIGHT: [], Space.CHANNEL: []}
+    for lane in range(config.lanes):
+        weight = np.concatenate([layer[lane][0] for layer in entries])
+        relative = np.concatenate([layer[lane][1] for layer in entries])
+        taps = np.concatenate([layer[lane][2] for layer in entries])
+        pointer = np.concatenate([[0], np.cumsum(taps)])
+        bias, multiplier = [], []
+        for layer, group, n in zip(network.layers, groups, per_lane, strict=True):
+            spare = np.zeros(n - len(group[lane]), np.int64)  # slots without a channel never fire
+            bias += [layer.bias[group[lane]], spare]
+            multiplier += [layer.multiplier[group[lane]], spare]
+        found[Space.POINTER].append(pack(config, Space.POINTER, {"start": pointer}))
+        found[Space.WEIGHT].append(
+            pack(config, Space.WEIGHT, {"weight": weight, "relative": relative})
+        )
+        found[Space.CHANNEL].append(
+            pack(
+                config,
+                Space.CHANNEL,
+                {"bias": np.concatenate(bias), "multiplier": np.concatenate(multiplier)},
+            )
+        )
+    return {space: _stack_padded(rows) for space, rows in found.items()}
+
+
+def _stack_padded(rows: list[Ints]) -> Ints:
+    depth = max(len(r) for r in rows)
+    return np.stack([np.pad(r, ((0, depth - len(r)), (0, 0))) for r in rows])
+
+
+def _check_widths(network: QuantisedNetwork, config: BuildConfig) -> None:
+    for layer in network.layers:
+        bound = layer.accumulator_bound
+        if bound >= 1 << (config.accumulator_bits - 1):
+            raise UserError(
+                f"{layer.name}: an accumulator may reach {bound}, which needs "
+                f"{bound.bit_length() + 1} bits; this build has {config.accumulator_bits}: raise "
+                "accumulator_bits, or quantise to smaller weights"
+            )
+        if layer.multiplier.max(initial=0) >= 1 << config.multiplier_bits:
+            raise UserError(
+                f"{layer.name}: multiplier {layer.multiplier.max()} needs more than this build's "
+                f"{config.multiplier_bits} bits: quantise with multiplier_bits="
+                f"{config.multiplier_bits}"
+            )
+        if not 1 <= layer.shift <= 31:
+            raise UserError(f"{layer.name}: shift {layer.shift} is outside 1..31")
+        for kernel, stride in zip(layer.weight.shape[2:], layer.stride, strict=True):
+            if -(-kernel // stride) >= 1 << TAP_BITS:
+                raise UserError(
+                    f"{layer.name}: kernel {kernel} with stride {stride} has more than "
+                    f"{(1 << TAP_BITS) - 1} taps a phase, the most that the hardware's tables hold"
+                )

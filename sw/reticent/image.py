@@ -1,0 +1,171 @@
+"""The image: what is loaded into a device to make it run one network.
+
+File format, little endian: 8 bytes magic, 4 bytes length of a JSON header, the header, the data of
+the arrays that the header lists, 32 bytes SHA-256 of everything before. No pickles, nothing is
+executed; every length is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import IMAGE_VERSION, BuildConfig
+from .errors import UserError
+from .layout import Register, Space, address, word_index_bits
+
+__all__ = ["Image", "LayerMap"]
+
+MAGIC = b"RETICENT"
+DIGEST = 32
+LARGEST = 1 << 28  # bytes; far above any device's memory, far below what would hurt a host
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMap:
+    """Where a layer lives: enough to read its accumulators back, and to label its counters."""
+
+    name: str
+    dense: int  # multiplications of a dense evaluation
+    weights: int  # stored
+    shape: tuple[int, int, int]  # (channels, height, width) of its outputs
+    slots: tuple[int, ...]  # slot of each output channel: channel of the lane * lanes + lane
+    channels: int  # output channels of each lane
+    state_base: int
+    scale: float  # real value of one activation (last layer: accumulator) count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """Memory contents for one build, and the facts that a driver needs to use them.
+
+    `memories` has a row array of words for each space: (rows, words), or for a lane's memories
+    (lanes, rows, words).
+    """
+
+    config: BuildConfig
+    registers: Mapping[int, int]
+    layers: tuple[LayerMap, ...]
+    frame_shape: tuple[int, int, int]  # (height, width, channels)
+    memories: Mapping[Space, Ints] = field(repr=False)
+    used: Mapping[str, int]  # rows in use by memory, for reports
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs."""
+        return self.layers[-1].shape[0]
+
+    @property
+    def thresholds(self) -> list[int]:
+        """Thresholds in counts that the image sets: the input's and every hidden layer's."""
+        return [self.registers[Register.THRESHOLD + i] for i in range(len(self.layers))]
+
+    def writes(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Everything to write, in order: addresses and data words. Ends with a restart."""
+        addresses: list[Ints] = []
+        data: list[Ints] = []
+        for space, rows in self.memories.items():
+            shape = rows.shape if rows.ndim == 3 else (1, *rows.shape)
+            lane, row, word = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+            index = (row << word_index_bits(self.config, space)) | word
+            addresses.append(np.asarray(address(space, index, lane), np.int64).reshape(-1))
+            data.append(rows.reshape(-1))
+        registers = {**self.registers, int(Register.RESTART): 1}
+        addresses.append(np.array([address(Space.REGISTER, r) for r in registers], np.int64))
+        data.append(np.array(list(registers.values()), np.int64))
+        return np.concatenate(addresses).astype(np.uint32), np.concatenate(data).astype(np.uint32)
+
+    def to_bytes(self) -> bytes:
+        """The file's contents."""
+        header: dict[str, Any] = {
+            "version": IMAGE_VERSION,
+            "config": self.config.to_dict(),
+            "registers": {str(k): int(v) for k, v in self.registers.items()},
+            "layers": [vars(layer) for layer in self.layers],
+            "frame_shape": list(self.frame_shape),
+            "used": dict(self.used),
+            "memories": {space.name: list(rows.shape) for space, rows in self.memories.items()},
+        }
+        text = json.dumps(header, sort_keys=False).encode()
+        blob = b"".join(
+            [MAGIC, len(text).to_bytes(4, "little"), text]
+            + [rows.astype("<u4").tobytes() for rows in self.memories.values()]
+        )
+        return blob + hashlib.sha256(blob).digest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; an interruption leaves the old one or none, never half of one."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            part.write_bytes(self.to_bytes())
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise UserError(f"cannot write image {path}: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Image:
+        """Read a file; refuse what is missing, damaged or of another version."""
+        path = Path(path)
+        try:
+            if path.stat().st_size > LARGEST:
+                raise UserError(f"image {path} is larger than {LARGEST} bytes: not an image")
+            blob = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read image {path}: {error.strerror}") from None
+        try:
+            return cls.from_bytes(blob)
+        except UserError as error:
+            raise UserError(f"image {path}: {error}") from None
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> Image:
+        """Read `to_bytes` back."""
+        if len(blob) < len(MAGIC) + 4 + DIGEST or not blob.startswith(MAGIC):
+            raise UserError("not an image file; make one with `reticent compile`")
+        body, digest = blob[:-DIGEST], blob[-DIGEST:]
+        if hashlib.sha256(body).digest() != digest:
+            raise UserError("damaged (its checksum is wrong); compile or copy it again")
+        try:
+            start = len(MAGIC) + 4
+            end = start + int.from_bytes(body[len(MAGIC) : start], "little")
+            header = json.loads(body[start:end])
+            if header["version"] != IMAGE_VERSION:
+                raise UserError(
+                    f"version {header['version']}, this program reads {IMAGE_VERSION}: compile again"
+                )
+            memories: dict[Space, Ints] = {}
+            for name, shape in header["memories"].items():
+                size = 4 * int(np.prod(shape))
+                if len(shape) not in (2, 3) or min(shape) < 0 or end + size > len(body):
+                    raise ValueError(f"memory {name} has shape {shape}")
+                words = np.frombuffer(body[end : end + size], "<u4").reshape(shape)
+                memories[Space[name]] = words.astype(np.int64)
+                end += size
+            if end != len(body):
+                raise ValueError(f"{len(body) - end} bytes too many")
+            layers = [
+                LayerMap(**{**e, "shape": tuple(e["shape"]), "slots": tuple(e["slots"])})
+                for e in header["layers"]
+            ]
+            return cls(
+                config=BuildConfig.from_dict(header["config"]),
+                registers={int(k): int(v) for k, v in header["registers"].items()},
+                layers=tuple(layers),
+                frame_shape=tuple(header["frame_shape"]),
+                memories=memories,
+                used=header["used"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"its contents are inconsistent ({error}); compile it again") from None
