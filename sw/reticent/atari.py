@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ import numpy.typing as npt
 from .backend import StepResult
 from .errors import UserError
 
-__all__ = ["FRAME_SHAPE", "AtariGame", "Decision", "Policy", "game_name", "play", "record_trace"]
+__all__ = ["FRAME_SHAPE", "AtariGame", "Decision", "Policy", "game_name", "record_trace", "rollout"]
 
 FRAME_SHAPE = (84, 84, 1)  # height, width, channels
 FRAME_SKIP = 4  # emulator frames an action is held
@@ -131,7 +132,7 @@ class AtariGame:
 
 
 class Policy(Protocol):
-    """What `play` asks for actions: any backend."""
+    """What `rollout` asks for actions: any backend."""
 
     def reset(self) -> None:
         """An episode starts."""
@@ -151,9 +152,10 @@ class Decision:
     reward: float
     over: bool  # last of its episode
     frames: int  # emulator frames of the episode so far
+    seconds: float  # that the policy took
 
 
-def play(
+def rollout(
     game: AtariGame, policy: Policy | None, *, seed: int, epsilon: float
 ) -> Iterator[Decision]:
     """Play for ever, one episode after another; the caller stops it.
@@ -174,14 +176,18 @@ def play(
             policy.reset()
         first, over = True, False
         while not over:
+            start = perf_counter()
             result = policy.step(frame) if policy else None
+            seconds = perf_counter() - start
             if result is None or rng.random() < epsilon:
                 action = int(rng.integers(len(game.actions)))
             else:
                 action = result.action
             outcome = game.step(action)
             over = outcome.over
-            yield Decision(episode, first, frame, result, outcome.reward, over, game.frames)
+            yield Decision(
+                episode, first, frame, result, outcome.reward, over, game.frames, seconds
+            )
             frame, first = outcome.frame, False
         episode += 1
 
@@ -195,6 +201,6 @@ def record_trace(
     The same arguments give the same trace.
     """
     game = AtariGame(name)
-    decisions = list(islice(play(game, policy, seed=seed, epsilon=epsilon), steps))
+    decisions = list(islice(rollout(game, policy, seed=seed, epsilon=epsilon), steps))
     game.close()
     return np.stack([d.frame for d in decisions]), np.array([d.first for d in decisions])

@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from reticent.atari import AtariGame, game_name, play, record_trace
+from reticent.atari import AtariGame, game_name, record_trace, rollout
 from reticent.backend import StepResult
 from reticent.errors import UserError
 
@@ -65,10 +65,10 @@ def test_trace_depends_only_on_its_arguments():
 def test_episode_does_not_depend_on_those_before():
     game = AtariGame("breakout")
     policy = Constant(2, 4)
-    decisions = list(islice(play(game, policy, seed=1, epsilon=0.1), 400))
+    decisions = list(islice(rollout(game, policy, seed=1, epsilon=0.1), 400))
     second = [d for d in decisions if d.episode == 1]
     assert policy.resets == decisions[-1].episode + 1
-    alone = list(islice(play(game, None, seed=2, epsilon=0.1), 1))
+    alone = list(islice(rollout(game, None, seed=2, epsilon=0.1), 1))
     game.close()
     assert second[0].first
     np.testing.assert_array_equal(second[0].frame, alone[0].frame)
@@ -78,7 +78,7 @@ def test_fire_is_pressed_for_a_policy_that_never_does():
     """Without it Breakout waits for ever; with it five balls are lost soon."""
     game = AtariGame("breakout")
     decisions = []
-    for decision in islice(play(game, Constant(0, 4), seed=0, epsilon=0.0), 1000):
+    for decision in islice(rollout(game, Constant(0, 4), seed=0, epsilon=0.0), 1000):
         decisions.append(decision)
         if decision.over:
             break
@@ -112,4 +112,4 @@ def test_options_out_of_range(options, message):
 )
 def test_play_out_of_range(options, message):
     with pytest.raises(UserError, match=message):
-        next(play(AtariGame("breakout"), None, **options))
+        next(rollout(AtariGame("breakout"), None, **options))
