@@ -86,10 +86,13 @@ def make_backend(name: str, agent: Agent, thresholds: Thresholds, config: BuildC
             "gateware in co-simulation"
         )
     if name == "sim":
-        from reticent_sim.backend import SimBackend
+        from reticent_sim.backend import sim_backend
 
-        backend: Backend = SimBackend(
-            quantised(agent, thresholds, config), config, agent.calibration
+        from .compiler import compile_network
+
+        network = quantised(agent, thresholds, config)
+        backend: Backend = sim_backend(
+            config, compile_network(network, config, list(agent.calibration))
         )
         return backend
     return make_model(name, agent, thresholds, config)
