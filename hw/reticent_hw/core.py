@@ -9,7 +9,7 @@ from reticent.config import BuildConfig
 from .counters import Counters
 from .encoder import DeltaEncoder
 from .host import HostPort
-from .interfaces import command_stream, result_stream
+from .interfaces import command_stream, pixel_stream, result_stream
 from .lane import Lane
 from .ranges import RangeGenerator
 from .scanner import NeuronScanner
@@ -23,14 +23,14 @@ class Core(wiring.Component):
     """The accelerator.
 
     One clock, one reset. Load an image over `commands`, then send frames pixel by pixel and take
-    one result packet for each. A frame takes one cycle a pixel to receive; the result follows
-    after the cycles that its counters state.
+    one result packet for each. A frame takes one cycle a pixel to receive, or one cycle for a row
+    in which nothing moved; the result follows after the cycles that its counters state.
 
     Members
     -------
     commands : writes and reads of registers and memories (`reticent.layout`)
     replies : one word for each read command, in order
-    pixels : frames, in the order y, x, channel
+    pixels : frames, in the order y, x, channel (`interfaces.PixelLayout`)
     results : one packet a frame (`reticent.layout.ResultLayout`), `last` with its last word
     """
 
@@ -40,7 +40,7 @@ class Core(wiring.Component):
             {
                 "commands": In(command_stream),
                 "replies": Out(stream.Signature(unsigned(32))),
-                "pixels": In(stream.Signature(unsigned(8))),
+                "pixels": In(pixel_stream),
                 "results": Out(result_stream),
             }
         )
@@ -56,7 +56,7 @@ class Core(wiring.Component):
         scanner = NeuronScanner(c)
         counters = Counters(c)
         maps = [TouchedMap(c) for _ in range(2)]
-        lanes = [Lane(c, i) for i in range(c.lanes)]
+        lanes = [Lane(c) for _ in range(c.lanes)]
 
         # A restart resets everything but what the host has set.
         restart = ResetInserter(host.restart)
@@ -69,7 +69,12 @@ class Core(wiring.Component):
         m.submodules.touched_even = restart(maps[0])
         m.submodules.touched_odd = restart(maps[1])
         for i, lane in enumerate(lanes):
-            m.submodules[f"lane_{i}"] = restart(lane)
+            if hasattr(platform, "share"):
+                reset = ResetSignal() | host.restart
+                m.submodules[f"lane_{i}"] = platform.share("reticent_lane", lane, reset)
+            else:
+                m.submodules[f"lane_{i}"] = restart(lane)
+            m.d.comb += lane.index.eq(i)
 
         connect(m, flipped(self.commands), host.commands)
         connect(m, flipped(self.replies), host.replies)
@@ -89,7 +94,7 @@ class Core(wiring.Component):
             encoder.stack.eq(host.stack),
             encoder.repeat_first.eq(host.repeat_first),
             encoder.threshold.eq(host.thresholds[0]),
-            encoder.enable.eq(sequencer.receive & ~host.restart),
+            encoder.enable.eq(sequencer.receive & ~host.executing),
             encoder.next_frame.eq(sequencer.next_frame),
         ]
         in_frame = Signal()
@@ -111,7 +116,7 @@ class Core(wiring.Component):
             sequencer.changed.eq(host.changed),
             sequencer.probe_row.eq(host.probe_row),
             sequencer.probe_parity.eq(host.probe_parity),
-            host.free.eq(sequencer.idle & ~in_frame & ~self.pixels.valid),
+            host.free.eq(sequencer.idle & ~in_frame),
             host.initialising.eq(~sequencer.idle & ~in_frame),
         ]
 
@@ -155,14 +160,12 @@ class Core(wiring.Component):
                 lane.target.eq(sequencer.parity),
                 lane.scan.valid.eq(scanner.scan.valid),
                 lane.scan.initialise.eq(sequencer.scan.initialise),
-                lane.scan.row.eq(
-                    Mux(sequencer.running, scanner.scan.row, sequencer.scan.row)
-                ),
+                lane.scan.row.eq(Mux(sequencer.running, scanner.scan.row, sequencer.scan.row)),
                 lane.scan.channel.eq(
                     Mux(sequencer.running, scanner.scan.channel, sequencer.scan.channel)
                 ),
                 lane.shift.eq(sequencer.source.shift),
-                lane.signed.eq(sequencer.source.signed),
+                lane.is_signed.eq(sequencer.source.signed),
                 lane.threshold.eq(threshold),
                 scanner.change[i].eq(lane.change),
                 sequencer.state[i].eq(lane.state.acc),

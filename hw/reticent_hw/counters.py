@@ -9,9 +9,7 @@ from reticent.layout import LOST_CAUSES, WORD_BITS
 
 __all__ = ["Counters"]
 
-COUNTS = data.StructLayout(
-    {"events": WORD_BITS, "significant": WORD_BITS, "cycles": WORD_BITS}
-)
+COUNTS = data.StructLayout({"events": WORD_BITS, "significant": WORD_BITS, "cycles": WORD_BITS})
 
 
 def _tree(values):

@@ -8,7 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import THRESHOLD_BITS
 
-from .interfaces import event_layout
+from .interfaces import event_layout, pixel_stream
 
 __all__ = ["DeltaEncoder"]
 
@@ -19,7 +19,8 @@ class DeltaEncoder(wiring.Component):
     The network sees a stack of frames, but channel k sends now what channel k + 1 sent one frame
     ago. So the memory keeps, for each pixel, what was sent at the last `stack` frames, newest
     first: one comparison makes the newest channel's event, differences of neighbours make the
-    others'. A pixel takes one cycle, and one more for each event after its first.
+    others'. A pixel takes one cycle, and one more for each event after its first. A whole row that
+    is `same` takes one cycle when none of its pixels has changed in the remembered frames either.
 
     Members
     -------
@@ -48,7 +49,7 @@ class DeltaEncoder(wiring.Component):
                 "repeat_first": In(1),
                 "threshold": In(THRESHOLD_BITS),
                 "enable": In(1),
-                "pixels": In(stream.Signature(unsigned(8))),
+                "pixels": In(pixel_stream),
                 "events": Out(stream.Signature(event_layout(c))),
                 "last_taken": Out(1),
                 "received": Out(1),
@@ -70,24 +71,39 @@ class DeltaEncoder(wiring.Component):
         last_channel, last_x, last_y = Signal(), Signal(), Signal()
         taken = Signal()
         move = Signal()  # the stage behind is free
+
+        # `rest` is carried out here: the row is skipped when it is quiet, else walked through.
+        walking, skip = Signal(), Signal()
+        m.submodules.quiet = quiet_rows = memory.Memory(
+            shape=unsigned(1), depth=c.map_depth, init=[]
+        )
+        quiet, quiet_write = quiet_rows.read_port(domain="comb"), quiet_rows.write_port()
+        begins_row = (x == 0) & (channel == 0)
+        rest = self.pixels.p.same & self.pixels.p.rest
+        accepted = Signal()
         m.d.comb += [
             last_channel.eq(channel + 1 == self.channels),
-            last_x.eq(last_channel & (x + 1 == self.width)),
+            last_x.eq((last_channel & (x + 1 == self.width)) | skip),
             last_y.eq(last_x & (y + 1 == self.height)),
-            self.pixels.ready.eq(self.enable & ~complete & move),
-            taken.eq(self.pixels.ready & self.pixels.valid),
+            self.pixels.ready.eq(self.enable & ~complete & move & ~walking),
+            accepted.eq(self.pixels.ready & self.pixels.valid),
+            quiet.addr.eq(y),
+            skip.eq(accepted & rest & begins_row & quiet.data),
+            taken.eq(accepted | (walking & move)),
             self.last_taken.eq(taken & last_y),
         ]
+        with m.If(accepted):
+            m.d.sync += walking.eq(rest & ~last_x)
         with m.If(taken):
             m.d.sync += [
-                index.eq(Mux(last_y, 0, index + 1)),
-                channel.eq(Mux(last_channel, 0, channel + 1)),
+                index.eq(Mux(last_y, 0, index + Mux(skip, self.width * self.channels, 1))),
+                channel.eq(Mux(last_channel | skip, 0, channel + 1)),
                 complete.eq(last_y),
             ]
-            with m.If(last_channel):
+            with m.If(last_channel | skip):
                 m.d.sync += x.eq(Mux(last_x, 0, x + 1))
             with m.If(last_x):
-                m.d.sync += y.eq(Mux(last_y, 0, y + 1))
+                m.d.sync += [y.eq(Mux(last_y, 0, y + 1)), walking.eq(0)]
         with m.If(self.next_frame):
             m.d.sync += [complete.eq(0), first_frame.eq(0)]
 
@@ -97,6 +113,7 @@ class DeltaEncoder(wiring.Component):
         read, write = sent.read_port(), sent.write_port()
         compared = Signal()
         pixel = Signal(8)
+        same, ends_row = Signal(), Signal()
         place = data.StructLayout({"y": y.shape(), "x": x.shape(), "channel": channel.shape()})
         places = [Signal(place, name=f"place_{i}") for i in range(2)]
         row = Signal.like(index)
@@ -109,7 +126,7 @@ class DeltaEncoder(wiring.Component):
             read.en.eq(move),
             move.eq(~compared | move_compared),
             before.eq(Mux(first_frame, 0, read.data)),
-            change.eq(pixel - before[0]),
+            change.eq(Mux(same, 0, pixel - before[0])),
             magnitude.eq(Mux(change < 0, -change, change)),
             after[0].eq(Mux(magnitude > self.threshold, pixel, before[0])),
             write.addr.eq(row),
@@ -122,18 +139,35 @@ class DeltaEncoder(wiring.Component):
             )
         with m.If(move):
             m.d.sync += [
-                compared.eq(taken),
-                pixel.eq(self.pixels.p),
+                compared.eq(taken & ~skip),
+                pixel.eq(self.pixels.p.value),
+                same.eq(self.pixels.p.same | walking),
+                ends_row.eq(last_x),
                 row.eq(index),
                 places[0].y.eq(y),
                 places[0].x.eq(x),
                 places[0].channel.eq(channel),
             ]
 
+        # A row is quiet when its next frame brings no event from the frames before.
+        moving, row_moved = Signal(), Signal()
+        m.d.comb += [
+            moving.eq(
+                Cat(
+                    (after[age] != after[age - 1]) & (age < self.stack) for age in range(1, c.stack)
+                ).any()
+            ),
+            quiet_write.addr.eq(places[0].y),
+            quiet_write.data.eq(~(moving | row_moved)),
+            quiet_write.en.eq(compared & move_compared & ends_row),
+        ]
+        with m.If(compared & move_compared):
+            m.d.sync += row_moved.eq(~ends_row & (row_moved | moving))
+
         # Stage 2: the changes of this pixel in all stacked frames, one event a cycle.
         changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
         pending = Signal(c.stack)
-        rest = Signal(c.stack)
+        others = Signal(c.stack)
         frame = Signal(range(c.stack))
         event = Signal(event_layout(c))
         pushed = Signal()
@@ -146,7 +180,7 @@ class DeltaEncoder(wiring.Component):
                 m.d.comb += [
                     frame.eq(self.stack - 1 - age),
                     event.delta.eq(changes[age]),
-                    rest.eq(pending & ((1 << age) - 1)),
+                    others.eq(pending & ((1 << age) - 1)),
                 ]
         m.d.comb += [
             event.y.eq(places[1].y),
@@ -155,19 +189,17 @@ class DeltaEncoder(wiring.Component):
             queue.w_data.eq(event),
             queue.w_en.eq(pending.any()),
             pushed.eq(queue.w_en & queue.w_rdy),
-            move_compared.eq(~pending.any() | (pushed & ~rest.any())),
+            move_compared.eq(~pending.any() | (pushed & ~others.any())),
         ]
         with m.If(move_compared):
             m.d.sync += places[1].eq(places[0])
             for age in range(c.stack):
                 m.d.sync += [
                     changes[age].eq(after[age] - before[age]),
-                    pending[age].eq(
-                        compared & (age < self.stack) & (after[age] != before[age])
-                    ),
+                    pending[age].eq(compared & (age < self.stack) & (after[age] != before[age])),
                 ]
         with m.Elif(pushed):
-            m.d.sync += pending.eq(rest)
+            m.d.sync += pending.eq(others)
 
         m.d.comb += [
             self.events.valid.eq(queue.r_rdy),

@@ -6,7 +6,7 @@ from pathlib import Path
 import amaranth
 from amaranth import *
 from amaranth.back import verilog
-from amaranth.lib import memory
+from amaranth.lib import memory, wiring
 
 import reticent
 from reticent.arithmetic import DELTA_BITS
@@ -32,11 +32,28 @@ TOP = "reticent_core"
 
 
 class VerilogPlatform:
-    """Turns every memory into an instance of a module of `memories.v`.
+    """Makes the exported Verilog small: one module for all lanes, none for memory contents.
 
-    Amaranth would write each row's initial value into the Verilog: megabytes that say zero, that
-    an ASIC cannot keep and that this design does not need.
+    Every memory becomes an instance of a module of `memories.v`; Amaranth would write each row's
+    initial value into the Verilog: megabytes that say zero, that an ASIC cannot keep and that
+    this design does not need. And Amaranth writes a module for each instance, so components that
+    are alike go through `share`.
     """
+
+    def __init__(self) -> None:
+        self.modules: dict[str, str] = {}
+
+    def share(self, name: str, component: wiring.Component, reset: Value) -> Elaboratable:
+        """An instance of the module `name`; the first component of that name defines it."""
+        ports = {"i_clk": ClockSignal(), "i_rst": reset}
+        for path, member, value in component.signature.flatten(component):
+            direction = "i" if member.flow == wiring.In else "o"
+            ports[f"{direction}_{'__'.join(str(part) for part in path)}"] = value
+        if name not in self.modules:
+            self.modules[name] = _convert(component, name, self)
+        else:
+            component._MustUse__used = True
+        return Instance(name, **ports)
 
     def get_memory(self, rows: memory.Memory) -> Elaboratable:
         """Amaranth's hook for memories."""
@@ -67,17 +84,33 @@ class VerilogPlatform:
         )
 
 
-def core_verilog(core: Core) -> str:
-    """The whole core in one Verilog text. Reproducible, free of paths."""
-    text = verilog.convert(
-        core,
-        name=TOP,
-        platform=VerilogPlatform(),
+def _convert(elaboratable: Elaboratable, name: str, platform: VerilogPlatform, **ports) -> str:
+    """Reproducible Verilog, free of paths."""
+    return verilog.convert(
+        elaboratable,
+        name=name,
+        platform=platform,
         emit_src=False,
         strip_internal_attrs=True,
+        **ports,
     )
+
+
+def core_verilog(core: Core) -> str:
+    """The whole core in one Verilog text. Reproducible, free of paths."""
+    m = Module()
+    m.domains.sync = sync = ClockDomain()
+    m.domains.entry = entry = ClockDomain(reset_less=True)
+    sync.clk = entry.clk = Signal(name="clk")
+    # The reset is registered, so that no logic depends on the pin directly.
+    rst = Signal(name="rst")
+    m.d.entry += sync.rst.eq(rst)
+    m.submodules.core = core
+    ports = [Value.cast(value) for _, _, value in core.signature.flatten(core)]
+    platform = VerilogPlatform()
+    text = _convert(m, TOP, platform, ports=[sync.clk, rst, *ports])
     memories = Path(__file__).with_name("memories.v").read_text()
-    return f"{text}\n{memories}"
+    return "\n".join([text, *platform.modules.values(), memories])
 
 
 def sidecar(core: Core) -> dict:

@@ -34,6 +34,7 @@ class HostPort(wiring.Component):
     settings... : the network's registers, stable
     thresholds : T_q on the input of each layer; `changed` marks those that are being written
     restart : abandon everything and initialise; one cycle
+    executing : a command takes effect; the first pixel of a frame waits for it
     free : no frame is in progress, and the neurons are initialised
     probe_row, probe_parity, state : a row of every lane's state, one cycle later
     """
@@ -60,6 +61,7 @@ class HostPort(wiring.Component):
                 "thresholds": Out(THRESHOLD_BITS).array(c.layers),
                 "changed": Out(c.layers),
                 "restart": Out(1),
+                "executing": Out(1),
                 "free": In(1),
                 "initialising": In(1),
                 "probe_row": Out(c.state_address_bits),
@@ -71,20 +73,24 @@ class HostPort(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self._config
-        command = self.commands.p
+        # The command is registered, so that nothing combinational joins the streams.
+        pending, command = Signal(), Signal(self.commands.payload.shape())
         is_register = command.space == Space.REGISTER
 
         reading, answered = Signal(), Signal()
         allowed, accept = Signal(), Signal()
+        with m.If(self.commands.ready):
+            m.d.sync += [pending.eq(self.commands.valid), command.eq(self.commands.p)]
         m.d.comb += [
             allowed.eq(
                 self.free
                 | (is_register & ~command.write)
                 | (is_register & command.write & (command.index == Register.RESTART))
             ),
-            self.commands.ready.eq(allowed & ~reading & ~answered),
-            accept.eq(self.commands.valid & self.commands.ready),
+            accept.eq(pending & allowed & ~reading & ~answered),
+            self.commands.ready.eq(~pending | accept),
         ]
+        m.d.comb += self.executing.eq(accept | reading | self.restart)
         write = accept & command.write
 
         # Registers.
@@ -119,8 +125,6 @@ class HostPort(wiring.Component):
                     ]
 
         # Reads. A state row has the accumulator in word 0, `sent` in word 1.
-        state_bits = word_index_bits(c, Space.STATE_EVEN)
-        assert state_bits <= 1
         constants = {
             Register.ID: DEVICE_ID,
             Register.VERSION: DEVICE_VERSION,
@@ -130,7 +134,7 @@ class HostPort(wiring.Component):
         value = Signal(WORD_BITS)
         from_state, lane, second = Signal(), Signal(c.lane_bits), Signal()
         m.d.comb += [
-            self.probe_row.eq(command.index >> 1),
+            self.probe_row.eq(command.index >> word_index_bits(c, Space.STATE_EVEN)),
             self.probe_parity.eq(command.space == Space.STATE_ODD),
         ]
         with m.If(accept & ~command.write):

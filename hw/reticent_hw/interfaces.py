@@ -12,9 +12,11 @@ __all__ = [
     "CommandLayout",
     "LoadSignature",
     "MarkSignature",
+    "PixelLayout",
     "ScanSignature",
     "command_stream",
     "event_layout",
+    "pixel_stream",
     "range_layout",
     "result_stream",
     "row_layout",
@@ -70,6 +72,12 @@ CommandLayout = data.StructLayout(
 """A command: write `data` to an address, or read the word there (one reply)."""
 
 command_stream = stream.Signature(CommandLayout)
+PixelLayout = data.StructLayout({"value": unsigned(8), "same": unsigned(1), "rest": unsigned(1)})
+"""A pixel: its `value`, or `same`: it is what it was in the frame before; with `rest` this holds for
+all that remains of its row. The first frame after a restart or after a change of the input's
+threshold must give values."""
+
+pixel_stream = stream.Signature(PixelLayout)
 result_stream = stream.Signature(
     data.StructLayout({"data": unsigned(WORD_BITS), "last": unsigned(1)})
 )

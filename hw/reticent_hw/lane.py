@@ -25,7 +25,7 @@ class Requantiser(wiring.Component):
     Members
     -------
     acc, multiplier, sent : the neuron (`sent` as stored: 8 bits of either signedness)
-    shift, signed, threshold : of its layer; stable while neurons are in flight
+    shift, is_signed, threshold : of its layer; stable while neurons are in flight
     fired, change, activation : three cycles later
     """
 
@@ -37,7 +37,7 @@ class Requantiser(wiring.Component):
                 "multiplier": In(config.multiplier_bits),
                 "sent": In(8),
                 "shift": In(SHIFT_BITS),
-                "signed": In(1),
+                "is_signed": In(1),
                 "threshold": In(THRESHOLD_BITS),
                 "fired": Out(1),
                 "change": Out(signed(DELTA_BITS)),
@@ -68,19 +68,17 @@ class Requantiser(wiring.Component):
             scaled.eq(product >> (self.shift - 1).as_unsigned()),
             rounded.eq((scaled + 1) >> 1),
         ]
-        for is_signed in (False, True):
-            low, high = activation_range(is_signed)
-            with m.If(self.signed == is_signed):
-                m.d.comb += clipped.eq(
-                    Mux(rounded < low, low, Mux(rounded > high, high, rounded))
-                )
+        for signedness in (False, True):
+            low, high = activation_range(signedness)
+            with m.If(self.is_signed == signedness):
+                m.d.comb += clipped.eq(Mux(rounded < low, low, Mux(rounded > high, high, rounded)))
         activation = Signal(signed(DELTA_BITS))
         m.d.sync += activation.eq(clipped)
 
         before = Signal(signed(DELTA_BITS))
         magnitude = Signal(DELTA_BITS)
         m.d.comb += [
-            before.eq(Cat(sent[2], sent[2][7] & self.signed).as_signed()),
+            before.eq(Cat(sent[2], sent[2][7] & self.is_signed).as_signed()),
             self.change.eq(activation - before),
             magnitude.eq(Mux(self.change < 0, -self.change, self.change)),
             self.fired.eq(magnitude > self.threshold),
@@ -101,22 +99,26 @@ class Lane(wiring.Component):
     Two state memories hold the neurons of even and of odd layers: while one accumulates
     (`target`), the threshold pass (`scan`) works on the other.
 
+    All lanes are alike, so that they can share one module in an exported design.
+
     Members
     -------
+    index : number of this lane, constant
     offer, range : a range for every lane; only while all lanes have `room`
     room : two more ranges may be offered
     target : parity of the layer that accumulates; `scan` has the other one
     scan, fired, change : see `ScanSignature`
-    shift, signed, threshold : of the layer that is scanned
+    shift, is_signed, threshold : of the layer that is scanned
     state : row that was at `scan.row` one cycle ago
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
     busy : ranges or multiplications are in flight
     """
 
-    def __init__(self, config: BuildConfig, index: int):
-        self._config, self._index = config, index
+    def __init__(self, config: BuildConfig):
+        self._config = config
         super().__init__(
             {
+                "index": In(config.lane_bits),
                 "load": In(LoadSignature(config)),
                 "offer": In(1),
                 "range": In(range_layout(config)),
@@ -124,7 +126,7 @@ class Lane(wiring.Component):
                 "target": In(1),
                 "scan": In(ScanSignature(config)),
                 "shift": In(SHIFT_BITS),
-                "signed": In(1),
+                "is_signed": In(1),
                 "threshold": In(THRESHOLD_BITS),
                 "fired": Out(1),
                 "change": Out(signed(DELTA_BITS)),
@@ -139,7 +141,8 @@ class Lane(wiring.Component):
         c = self._config
 
         def loaded(name: str, space: Space, depth: int) -> LoadedMemory:
-            m.submodules[name] = rows = LoadedMemory(c, space, depth, self._index)
+            m.submodules[name] = rows = LoadedMemory(c, space, depth, of_lane=True)
+            m.d.comb += rows.lane.eq(self.index)
             wiring.connect(m, wiring.flipped(self.load), rows.load)
             return rows
 
@@ -242,8 +245,10 @@ class Lane(wiring.Component):
         stages = Signal(SCAN_LATENCY)
         initialise = Signal()
         behind = [
-            Signal(data.StructLayout({"row": row.shape(), "acc": scanned.acc.shape()}),
-                   name=f"behind_{i}")
+            Signal(
+                data.StructLayout({"row": row.shape(), "acc": scanned.acc.shape()}),
+                name=f"behind_{i}",
+            )
             for i in range(SCAN_LATENCY)
         ]
         m.d.comb += [
@@ -252,7 +257,7 @@ class Lane(wiring.Component):
             requantiser.sent.eq(scanned.sent),
             requantiser.multiplier.eq(channel.data.multiplier),
             requantiser.shift.eq(self.shift),
-            requantiser.signed.eq(self.signed),
+            requantiser.is_signed.eq(self.is_signed),
             requantiser.threshold.eq(self.threshold),
             self.fired.eq(stages[-1] & requantiser.fired),
             self.change.eq(requantiser.change),

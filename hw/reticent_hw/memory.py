@@ -20,15 +20,18 @@ class LoadedMemory(wiring.Component):
     config : the build
     space : which rows it holds
     depth : rows
-    lane : index of the lane that owns it, or None for a memory that serves all lanes
+    of_lane : it belongs to a lane: rows are taken when the bus names `lane`
 
     Call `read_port()` (before elaboration) for each reader.
     """
 
-    def __init__(self, config: BuildConfig, space: Space, depth: int, lane: int | None = None):
-        self._space, self._lane = space, lane
+    def __init__(self, config: BuildConfig, space: Space, depth: int, *, of_lane: bool = False):
+        self._space, self._of_lane = space, of_lane
         self._memory = memory.Memory(shape=row_layout(config, space), depth=depth, init=[])
-        super().__init__({"load": In(LoadSignature(config))})
+        members = {"load": In(LoadSignature(config))}
+        if of_lane:
+            members["lane"] = In(config.lane_bits)
+        super().__init__(members)
 
     def read_port(self):
         """A synchronous read port: `addr`, `en`, and `data` one cycle later."""
@@ -39,8 +42,8 @@ class LoadedMemory(wiring.Component):
         m.submodules.memory = self._memory
         write = self._memory.write_port()
         mine = self.load.space == self._space
-        if self._lane is not None:
-            mine &= self.load.lane == self._lane
+        if self._of_lane:
+            mine &= self.load.lane == self.lane
         m.d.comb += [
             write.addr.eq(self.load.row),
             write.data.eq(self.load.data),

@@ -34,7 +34,7 @@ class SimTransport:
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         lib.reticent_write.argtypes = [pointer, pointer, pointer, size, size]
         lib.reticent_read.argtypes = [pointer, pointer, pointer, size, size]
-        lib.reticent_frame.argtypes = [pointer, pointer, size, pointer, size, size]
+        lib.reticent_frame.argtypes = [pointer, pointer, size, size, pointer, size, size]
         self._lib = lib
         self._device: int | None = lib.reticent_create()
 
@@ -71,10 +71,11 @@ class SimTransport:
             self._lib.reticent_frame(
                 self._device,
                 pixels.ctypes.data,
-                len(pixels),
+                pixels.shape[0],
+                pixels.shape[1],
                 result.ctypes.data,
                 words,
-                COMMAND_LIMIT + CYCLES_PER_PIXEL * len(pixels),
+                COMMAND_LIMIT + CYCLES_PER_PIXEL * pixels.size,
             )
         )
         if got != words:

@@ -102,11 +102,11 @@ def library(config: BuildConfig) -> Path:
              str(verilog / "reticent_core.v")],
             scratch,
         )  # fmt: skip
-        _run(["make", "-C", "obj", "-f", "Vreticent_core.mk", "-j2", "OPT_FAST=-O3",
+        _run(["make", "-C", "obj", "-f", "Vreticent_core.mk", "-j2", "OPT_FAST=-O2",
               "libVreticent_core.a", "libverilated.a"], scratch)  # fmt: skip
         root = Path(_output(["verilator", "--getenv", "VERILATOR_ROOT"])) / "include"
         _run(
-            ["g++", "-shared", "-fPIC", "-O3", "-march=native", "-std=c++17", "-Iobj", f"-I{root}",
+            ["g++", "-shared", "-fPIC", "-O2", "-march=native", "-std=c++17", "-Iobj", f"-I{root}",
              f"-I{root / 'vltstd'}", str(HARNESS), "-o", made.name, "obj/libVreticent_core.a",
              "obj/libverilated.a", "-pthread"],
             scratch,
@@ -138,7 +138,12 @@ def _publish(scratch: Path, folder: Path) -> None:
 
 def _run(command: list[str], folder: Path) -> None:
     done = subprocess.run(
-        command, cwd=folder, env=toolchain_environment(), text=True, capture_output=True, check=False
+        command,
+        cwd=folder,
+        env=toolchain_environment(),
+        text=True,
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")

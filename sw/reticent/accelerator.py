@@ -37,7 +37,7 @@ class Transport(Protocol):
         """Read words."""
 
     def frame(self, pixels: npt.NDArray[np.uint8], words: int) -> Words:
-        """Send one frame, return its result packet of `words` words."""
+        """Send one frame (rows, bytes of a row), return its result packet of `words` words."""
 
     def close(self) -> None:
         """Let go of the device."""
@@ -111,7 +111,7 @@ class Accelerator:
                 f"{self.image.frame_shape}"
             )
         layout = self._layout
-        words = self._transport.frame(frame.reshape(-1), layout.words)
+        words = self._transport.frame(frame.reshape(len(frame), -1), layout.words)
         outputs = words[: layout.outputs].view(np.int32).astype(np.int64)
         counts = words[layout.outputs : layout.outputs + 3 * layout.layers].reshape(-1, 3)
         total, *lost = (int(v) for v in words[layout.outputs + 3 * layout.layers :])

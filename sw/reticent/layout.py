@@ -147,7 +147,9 @@ def row_fields(config: BuildConfig, space: Space) -> Fields:
 
 
 def row_words(config: BuildConfig, space: Space) -> int:
-    """Words of one row. Writing the last one stores the row."""
+    """Words of one row. Writing the last one stores the row; state has a word for each field."""
+    if space in (Space.STATE_EVEN, Space.STATE_ODD):
+        return len(row_fields(config, space))
     return -(-sum(bits for _, bits, _ in row_fields(config, space)) // WORD_BITS)
 
 
