@@ -139,7 +139,7 @@ def sidecar(core: Core) -> dict:
         "build_hash": config.hash,
         "device_id": DEVICE_ID,
         "ports": clock + ports,
-        "handshake": "a word moves on each rising edge with valid and ready; valid waits for no ready",
+        "handshake": "a word moves on a rising edge with valid and ready; valid never waits",
         "command": {
             "fields": {"data": [0, 31], "address": [32, 63], "write": [64, 64]},
             "address": {

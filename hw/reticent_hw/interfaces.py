@@ -2,7 +2,7 @@
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
 from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
@@ -73,8 +73,8 @@ CommandLayout = data.StructLayout(
 
 command_stream = stream.Signature(CommandLayout)
 PixelLayout = data.StructLayout({"value": unsigned(8), "same": unsigned(1), "rest": unsigned(1)})
-"""A pixel: its `value`, or `same`: it is what it was in the frame before; with `rest` this holds for
-all that remains of its row. The first frame after a restart or after a change of the input's
+"""A pixel: its `value`, or `same`: it is what it was in the frame before; with `rest` this holds
+for all that remains of its row. The first frame after a restart or after a change of the input's
 threshold must give values."""
 
 pixel_stream = stream.Signature(PixelLayout)

@@ -68,11 +68,9 @@ class Accelerator:
         )
 
     def _check_device(self) -> None:
-        device, version, build = self._registers(
-            Register.ID, Register.VERSION, Register.BUILD_HASH
-        )
+        device, version, build = self._registers(Register.ID, Register.VERSION, Register.BUILD_HASH)
         if device != DEVICE_ID:
-            raise UserError(f"the device says ID {device:#010x}, not {DEVICE_ID:#010x}: no Reticent")
+            raise UserError(f"device ID {device:#010x} is not {DEVICE_ID:#010x}: no Reticent")
         if version != DEVICE_VERSION:
             raise UserError(
                 f"the device has version {version}, this driver speaks {DEVICE_VERSION}: "

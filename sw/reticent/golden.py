@@ -106,9 +106,7 @@ class Golden:
         return self.history.reshape(-1, *frame.shape[1:])
 
 
-def dense_reference(
-    network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]]
-) -> list[Ints]:
+def dense_reference(network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]]) -> list[Ints]:
     """Outputs of the plain dense int8 network for each frame: what T = 0 must equal."""
     answers = []
     for stacked in frame_history(network.input, frames):

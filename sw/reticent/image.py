@@ -143,7 +143,8 @@ class Image:
             header = json.loads(body[start:end])
             if header["version"] != IMAGE_VERSION:
                 raise UserError(
-                    f"version {header['version']}, this program reads {IMAGE_VERSION}: compile again"
+                    f"version {header['version']}, this program reads {IMAGE_VERSION}: "
+                    "compile it again"
                 )
             memories: dict[Space, Ints] = {}
             for name, shape in header["memories"].items():

@@ -155,7 +155,7 @@ class LinearLayer:
 
         A pooling layer multiplies each channel with its own kernel only.
         """
-        out, inp, ky, kx = self.weight.shape
+        _, inp, ky, kx = self.weight.shape
         return int(np.prod(self.out_shape)) * ky * kx * (1 if self.pool else inp)
 
 
@@ -224,8 +224,7 @@ class Network:
             )
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"network description is not complete ({error}): "
-                f"{json.dumps(description)[:200]}"
+                f"network description is not complete ({error}): {json.dumps(description)[:200]}"
             ) from None
 
 
@@ -247,7 +246,8 @@ def _layer(entry: dict[str, Any], arrays: dict[str, Any]) -> Layer:
         if key not in arrays:
             raise UserError(f"tensor {key!r} is missing: the file has {sorted(arrays)}")
         tensors[part] = np.asarray(arrays[key], np.float32)
-    return (Conv if kind == "conv" else Dense)(**entry, **tensors)
+    linear = Conv if kind == "conv" else Dense
+    return linear(weight=tensors["weight"], bias=tensors["bias"], **entry)
 
 
 def _pair(name: str, what: str, value: Sequence[int], low: int) -> tuple[int, int]:
@@ -311,9 +311,7 @@ def _lower(spec: InputSpec, layers: Sequence[Layer]) -> list[LinearLayer]:
             raise UserError(f"{name}: bias has shape {bias.shape}, expected {weight.shape[:1]}")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise UserError(f"{name}: weights or biases are not finite numbers")
-        size = [
-            (shape[1 + i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2)
-        ]
+        size = [(shape[1 + i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2)]
         if min(size) < 1 or any(padding[i] >= kernel[i] for i in range(2)):
             raise UserError(
                 f"{name}: kernel {kernel} with padding {padding} does not fit a map of "
@@ -358,21 +356,28 @@ def reference_network(
     """
     rng = np.random.default_rng(seed)
 
-    def tensors(*shape: int) -> dict[str, Floats]:
+    def weight(*shape: int) -> Floats:
         fan_in = int(np.prod(shape[1:])) * density
-        weight = rng.normal(0, np.sqrt(2 / fan_in), shape)
-        weight[rng.random(shape) >= density] = 0
-        bias = rng.normal(0, 0.02, shape[0])
-        return {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
+        values = rng.normal(0, np.sqrt(2 / fan_in), shape)
+        values[rng.random(shape) >= density] = 0
+        return values.astype(np.float32)
+
+    def bias(count: int) -> Floats:
+        return rng.normal(0, 0.02, count).astype(np.float32)
+
+    def conv(name: str, stride: int, *shape: int) -> Conv:
+        return Conv(name=name, weight=weight(*shape), bias=bias(shape[0]), stride=(stride, stride))
 
     return Network(
         input=InputSpec(height=84, width=84, stack=4, history=history),
         layers=(
-            Conv(name="conv1", stride=(4, 4), **tensors(32, 4, 8, 8)),
-            Conv(name="conv2", stride=(2, 2), **tensors(32, 32, 4, 4)),
-            Conv(name="conv3", stride=(2, 2), **tensors(64, 32, 3, 3)),
+            conv("conv1", 4, 32, 4, 8, 8),
+            conv("conv2", 2, 32, 32, 4, 4),
+            conv("conv3", 2, 64, 32, 3, 3),
             Flatten(),
-            Dense(name="fc1", **tensors(512, 1024)),
-            Dense(name="out", activation="identity", **tensors(actions, 512)),
+            Dense(name="fc1", weight=weight(512, 1024), bias=bias(512)),
+            Dense(
+                name="out", weight=weight(actions, 512), bias=bias(actions), activation="identity"
+            ),
         ),
     )

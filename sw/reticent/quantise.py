@@ -169,9 +169,7 @@ def quantise(
         scale_out = 0.0 if last else float(scales[index])
         quantised = _quantise_layer(layer, scale_in, scale_out, last, multiplier_bits)
         if not last:
-            quantised = replace(
-                quantised, threshold=threshold_counts(values[index + 1], scale_out)
-            )
+            quantised = replace(quantised, threshold=threshold_counts(values[index + 1], scale_out))
         bits = signed_bits(quantised.accumulator_bound)
         if bits > accumulator_bits:
             raise UserError(

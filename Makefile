@@ -1,0 +1,59 @@
+# Every target sets up what it needs: nothing but python3 >= 3.11, make, g++, perl and git is
+# expected of the machine. PYTHON chooses the interpreter that makes the virtual environment.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+GAME ?= breakout
+LANES ?= 16
+PLAY ?= --backend sim --episodes 1
+# torch's CPU build; an unpinned torch may pull gigabytes of CUDA packages.
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup play test test-slow test-torch sim lint bench verilog clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One stamp an extra: an extra is installed once, and again when pyproject.toml changes.
+$(VENV)/stamp-%: pyproject.toml
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]' $(EXTRA)
+	@touch $@
+
+$(VENV)/stamp-import: EXTRA = $(TORCH)
+
+PLAY_STAMPS := $(VENV)/stamp-play,hw,sim
+TEST_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-test
+
+setup: $(PLAY_STAMPS) $(VENV)/stamp-test ## Make the virtual environment for playing and testing
+
+play: $(PLAY_STAMPS) ## Play an episode on the co-simulated accelerator (GAME=breakout LANES=16)
+	$(RUN)/python sw/run_agent.py --game $(GAME) --lanes $(LANES) $(PLAY)
+
+test: $(TEST_STAMPS) ## Pass the tests: unit tests, co-simulation benches, exactness
+	$(RUN)/python -m pytest -n 2 --dist loadgroup
+
+test-torch: $(TEST_STAMPS) $(VENV)/stamp-import ## Tests of what needs torch
+	$(RUN)/python -m pytest -m torch
+
+test-slow: $(TEST_STAMPS) $(VENV)/stamp-import ## The long tests: whole games, all random networks
+	$(RUN)/python -m pytest -m slow
+
+sim: $(TEST_STAMPS) ## Run the cocotb benches of blocks and core
+	$(RUN)/python -m pytest -n 2 --dist loadgroup tests/sim
+
+lint: $(PLAY_STAMPS) $(VENV)/stamp-lint ## Check style and types
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+bench: $(PLAY_STAMPS) $(VENV)/stamp-import ## Print the project's figures
+	$(RUN)/reticent bench
+
+verilog: $(PLAY_STAMPS) ## Write the core as Verilog with its sidecar (LANES=16)
+	$(RUN)/reticent verilog --lanes $(LANES) -o build/reticent-$(LANES)
+
+clean: ## Remove what the other targets made, the virtual environment included
+	rm -rf $(VENV) build
