@@ -5,7 +5,8 @@ An agent file is one compressed `.npz` without pickles. Its members:
 - `<layer>.weight`, `<layer>.bias`: float32, PyTorch's layouts; a pruned weight is 0.0;
 - `calibration`: uint8 (N, height, width[, channels]), one unbroken stretch of play, in order;
 - `meta`: one string, a JSON object with `format`, `version`, `game` (snake_case), `network` (the
-  structure, see `Network.describe`), `actions` (names), `provenance` and `score` (text).
+  structure, see `Network.describe`), `scales` (real value of one activation count for each hidden
+  layer), `actions` (names), `provenance` and `score` (text).
 
 The same agent always gives the same bytes, so the file's SHA-256 names it.
 """
@@ -18,7 +19,6 @@ import json
 import zipfile
 import zlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Agent:
     game: str  # snake_case
     network: Network
     actions: tuple[str, ...]  # names, in the order of the outputs
+    scales: tuple[float, ...]  # real value of one activation count, of each hidden layer
     calibration: npt.NDArray[np.uint8] = field(repr=False)  # (N, height, width[, channels])
     provenance: str  # how it was trained
     score: str  # what it reaches, and how that was measured
@@ -66,6 +67,12 @@ class Agent:
                 f"{len(self.actions)} actions are named, the network has {self.network.outputs} "
                 "outputs: name one for each"
             )
+        hidden = len(self.network.linear) - 1
+        if len(self.scales) != hidden or not all(0 < s < float("inf") for s in self.scales):
+            raise UserError(
+                f"activation scales are {list(self.scales)}: give {hidden} numbers above 0, one "
+                "for each hidden layer"
+            )
         frames = self.calibration
         if frames.ndim < 3 or len(frames) < 1:
             raise UserError(f"calibration has shape {frames.shape}: give frames (N, height, width)")
@@ -75,11 +82,6 @@ class Agent:
     def label(self) -> str:
         """Name and short hash: enough to tell two agents apart in a report."""
         return f"{self.name} ({self.sha256[:12]})" if self.sha256 else self.name
-
-    @cached_property
-    def scales(self) -> list[float]:
-        """Activation scales of the hidden layers, measured on the calibration frames."""
-        return activation_scales(self.network, self.calibration)
 
     def quantised(
         self,
@@ -105,6 +107,7 @@ def save_agent(agent: Agent, path: Path | str) -> None:
         "version": VERSION,
         "game": agent.game,
         "network": agent.network.describe(),
+        "scales": list(agent.scales),
         "actions": list(agent.actions),
         "provenance": agent.provenance,
         "score": agent.score,
@@ -171,6 +174,7 @@ def _parse(content: bytes, name: str) -> Agent:
         name=name,
         network=Network.from_arrays(meta["network"], arrays),
         actions=actions,
+        scales=tuple(float(scale) for scale in meta["scales"]),
         calibration=calibration,
         sha256=hashlib.sha256(content).hexdigest(),
         **texts,
@@ -217,11 +221,13 @@ def random_agent(game: str, density: float = RANDOM_DENSITY, seed: int = 0) -> A
     actions = emulator.actions
     emulator.close()
     frames, _ = record_trace(game, None, RANDOM_CALIBRATION, seed=seed)
+    network = reference_network(len(actions), seed=seed, density=density)
     return Agent(
         name=f"random:{density:g}:{seed}",
         game=emulator.name,
-        network=reference_network(len(actions), seed=seed, density=density),
+        network=network,
         actions=actions,
+        scales=tuple(activation_scales(network, frames)),
         calibration=frames,
         provenance=f"random weights (He), seed {seed}, randomly pruned to {density:g}",
         score="chance",

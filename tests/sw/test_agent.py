@@ -39,6 +39,7 @@ def agent():
         game="pong",
         network=network,
         actions=("NOOP", "FIRE"),
+        scales=(0.02,),
         calibration=rng.integers(0, 256, (7, 6, 5), np.uint8),
         provenance="made for a test",
         score="none",
@@ -78,7 +79,7 @@ def test_round_trip(agent, saved):
     for name, array in agent.network.arrays().items():
         np.testing.assert_array_equal(loaded.network.arrays()[name], array)
     np.testing.assert_array_equal(loaded.calibration, agent.calibration)
-    for text in ("name", "game", "actions", "provenance", "score"):
+    for text in ("name", "game", "actions", "scales", "provenance", "score"):
         assert getattr(loaded, text) == getattr(agent, text)
     assert loaded.label == f"small.npz ({loaded.sha256[:12]})"
 
@@ -88,10 +89,11 @@ def test_same_agent_same_bytes(saved, tmp_path):
     assert (tmp_path / "again.npz").read_bytes() == saved.read_bytes()
 
 
-def test_quantised_takes_scales_from_the_calibration_frames(agent):
+def test_quantised_takes_the_scales_of_the_file(saved):
+    agent = load_agent(saved)
     network = agent.quantised([0.5, 0.0], multiplier_bits=8)
     assert network.thresholds == (127, 0)
-    assert network.layers[0].scale == agent.scales[0]
+    assert network.layers[0].scale == 0.02
     assert network.layers[0].multiplier.max() < 256
     with pytest.raises(UserError, match="wider accumulators"):
         agent.quantised(0.0, accumulator_bits=12)
