@@ -14,9 +14,9 @@ from reticent.quantise import activation_scales, quantise
 
 
 def outlier_network() -> Network:
-    """Hidden values around 0.01, and one rare one of 100 that the outputs hardly see."""
+    """Hidden values around 1, and one around 50 that the outputs hardly see."""
     hidden = np.zeros((3, 4), np.float32)
-    hidden[0, 0], hidden[1, 1], hidden[2, 2] = 0.02, 0.02, 100.0
+    hidden[0, 0], hidden[1, 1], hidden[2, 2] = 2.0, 2.0, 100.0
     outputs = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1e-6]], np.float32)
     return Network(
         input=InputSpec(height=1, width=1, channels=4, stack=1),
