@@ -10,6 +10,7 @@ flatten in (channel, y, x).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,6 +38,7 @@ History = Literal["zeros", "repeat"]
 
 ACTIVATIONS = ("relu", "identity")
 ACCEPTED = "conv, average pooling, flatten and dense layers with ReLU or identity"
+LARGEST = 1 << 26  # weights or neurons of a layer: above any device, below what hurts a host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,11 @@ class InputSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"input {name} is {value!r}: give a whole number of at least 1")
+        if self.pixels * self.stack > LARGEST:
+            raise UserError(
+                f"the input has {self.pixels} pixels in {self.stack} frames: give up to {LARGEST} "
+                "in all"
+            )
         if self.history not in ("zeros", "repeat"):
             raise UserError(f"input history is {self.history!r}: give 'zeros' or 'repeat'")
 
@@ -180,7 +187,7 @@ class Network:
     def density(self) -> float:
         """Fraction of weights that are not zero (biases and pooling apart)."""
         weights = [layer.weight for layer in self.linear if not layer.pool]
-        return sum(np.count_nonzero(w) for w in weights) / sum(w.size for w in weights)
+        return sum(np.count_nonzero(w) for w in weights) / max(1, sum(w.size for w in weights))
 
     def describe(self) -> dict[str, Any]:
         """The structure without the weights, as plain JSON types; `from_arrays` reads it back."""
@@ -250,10 +257,12 @@ def _layer(entry: dict[str, Any], arrays: dict[str, Any]) -> Layer:
     return linear(weight=tensors["weight"], bias=tensors["bias"], **entry)
 
 
-def _pair(name: str, what: str, value: Sequence[int], low: int) -> tuple[int, int]:
-    if len(value) != 2 or any(int(v) != v or v < low for v in value):
+def _pair(name: str, what: str, value: Any, low: int) -> tuple[int, int]:
+    """Two whole numbers (y, x), as plain integers."""
+    numbers = value if isinstance(value, tuple | list) else ()
+    if len(numbers) != 2 or not all(isinstance(v, int | np.integer) and v >= low for v in numbers):
         raise UserError(f"{name}: {what} is {value!r}: give two whole numbers of at least {low}")
-    return int(value[0]), int(value[1])
+    return int(numbers[0]), int(numbers[1])
 
 
 def _lower(spec: InputSpec, layers: Sequence[Layer]) -> list[LinearLayer]:
@@ -278,46 +287,54 @@ def _lower(spec: InputSpec, layers: Sequence[Layer]) -> list[LinearLayer]:
                 f"{name}: activation {layer.activation!r} is not supported: "
                 f"accepted are {', '.join(ACTIVATIONS)}"
             )
+        # Everything about the shape is settled before an array of that shape is made.
         if isinstance(layer, Dense):
             if not flat and shape[1:] != (1, 1):
                 raise UserError(f"{name}: a dense layer after a map needs a flatten before it")
-            out, inputs = layer.weight.shape
-            if inputs != int(np.prod(shape)):
+            inputs = math.prod(shape)
+            if layer.weight.ndim != 2 or layer.weight.shape[1] != inputs:
                 raise UserError(
-                    f"{name}: weight has {inputs} inputs, the layer before gives "
-                    f"{int(np.prod(shape))}"
+                    f"{name}: weight has shape {layer.weight.shape}, expected (out, {inputs})"
                 )
-            weight, bias = layer.weight.reshape(out, *shape), layer.bias
-            stride, padding, kernel = (shape[1], shape[2]), (0, 0), (shape[1], shape[2])
+            out, kernel = layer.weight.shape[0], shape[1:]
+            stride, padding = kernel, (0, 0)
         else:
             if flat:
                 raise UserError(f"{name}: a {type(layer).__name__} after flatten has no map")
             stride = _pair(name, "stride", layer.stride, 1)
             padding = _pair(name, "padding", layer.padding, 0)
             if isinstance(layer, AvgPool):
-                kernel = _pair(name, "kernel", layer.kernel, 1)
-                weight = np.zeros((shape[0], shape[0], *kernel), np.float32)
-                weight[np.arange(shape[0]), np.arange(shape[0])] = 1 / (kernel[0] * kernel[1])
-                bias = np.zeros(shape[0], np.float32)
+                out, kernel = shape[0], _pair(name, "kernel", layer.kernel, 1)
             else:
-                weight, bias = layer.weight, layer.bias
-                if weight.ndim != 4 or weight.shape[1] != shape[0]:
+                if layer.weight.ndim != 4 or layer.weight.shape[1] != shape[0]:
                     raise UserError(
-                        f"{name}: weight has shape {weight.shape}, expected "
+                        f"{name}: weight has shape {layer.weight.shape}, expected "
                         f"(out, {shape[0]}, ky, kx)"
                     )
-                kernel = weight.shape[2], weight.shape[3]
-        if bias.shape != weight.shape[:1]:
-            raise UserError(f"{name}: bias has shape {bias.shape}, expected {weight.shape[:1]}")
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise UserError(f"{name}: weights or biases are not finite numbers")
+                out, kernel = layer.weight.shape[0], layer.weight.shape[2:]
         size = [(shape[1 + i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2)]
         if min(size) < 1 or any(padding[i] >= kernel[i] for i in range(2)):
             raise UserError(
                 f"{name}: kernel {kernel} with padding {padding} does not fit a map of "
-                f"{shape[1]} x {shape[2]}"
+                f"{shape[1]} x {shape[2]}: give a kernel above the padding and up to the padded map"
             )
-        out_shape = (int(weight.shape[0]), size[0], size[1])
+        out_shape = (out, size[0], size[1])
+        for what, number in (
+            ("weights, zeros included", math.prod((out, shape[0], *kernel))),
+            ("outputs", math.prod(out_shape)),
+        ):
+            if not 1 <= number <= LARGEST:
+                raise UserError(f"{name}: it has {number} {what}: give 1 to {LARGEST}")
+        if isinstance(layer, AvgPool):
+            weight = np.zeros((out, out, *kernel), np.float32)
+            weight[np.arange(out), np.arange(out)] = 1 / math.prod(kernel)
+            bias = np.zeros(out, np.float32)
+        else:
+            weight, bias = layer.weight.reshape(out, shape[0], *kernel), layer.bias
+        if bias.shape != (out,):
+            raise UserError(f"{name}: bias has shape {bias.shape}, expected {(out,)}")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise UserError(f"{name}: weights or biases are not finite numbers")
         lowered.append(
             LinearLayer(
                 name=name,
