@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from reticent.config import BuildConfig
 
-from .counters import Counters
+from .counters import Counters, sum_of
 from .encoder import DeltaEncoder
 from .host import HostPort
 from .interfaces import command_stream, pixel_stream, result_stream
@@ -104,13 +104,14 @@ class Core(wiring.Component):
             m.d.sync += in_frame.eq(0)
 
         # Sequencer.
+        room = Signal()
         m.d.comb += [
             sequencer.layers.eq(host.layers),
             sequencer.outputs.eq(host.outputs),
             sequencer.frame_ready.eq(encoder.received | encoder.crowded),
             sequencer.source_done.eq(Cat(encoder.drained, scanner.done)),
             sequencer.flowing.eq(generator.busy),
-            sequencer.blocked.eq(generator.ranges.valid & ~generator.ranges.ready),
+            sequencer.blocked.eq((generator.ranges.valid | scanner.group.valid) & ~room),
             sequencer.lanes_busy.eq(Cat(lane.busy for lane in lanes).any()),
             sequencer.last_taken.eq(encoder.last_taken),
             sequencer.changed.eq(host.changed),
@@ -131,15 +132,27 @@ class Core(wiring.Component):
                     source.events.ready.eq(generator.events.ready),
                 ]
 
-        # Ranges go to all lanes at once.
-        room = Signal()
-        offer = Signal()
+        # Ranges go to all lanes at once. In a local layer the range is the one tap of neuron k,
+        # and each lane brings its own change.
+        local = sequencer.running & sequencer.target.local
+        ranges = Signal.like(generator.ranges.p)
+        offered = Signal(c.lanes)
         m.d.comb += [
             generator.target.eq(sequencer.target),
+            scanner.local.eq(local),
             room.eq(Cat(lane.room for lane in lanes).all()),
             generator.ranges.ready.eq(room),
-            offer.eq(generator.ranges.valid & room),
+            scanner.group.ready.eq(room),
+            ranges.eq(generator.ranges.p),
+            offered.eq((generator.ranges.valid & room).replicate(c.lanes)),
         ]
+        with m.If(local):
+            m.d.comb += [
+                ranges.first.eq(sequencer.target.pointer_base + scanner.group.p.k),
+                ranges.end.eq(ranges.first + 1),
+                ranges.base.eq(sequencer.target.state_base + sequencer.target.channels - 1),
+                offered.eq(Mux(scanner.group.valid & room, scanner.group.p.fired, 0)),
+            ]
 
         # The threshold pass; the sequencer uses its path to the lanes when none runs.
         m.d.comb += [
@@ -155,8 +168,9 @@ class Core(wiring.Component):
                     m.d.comb += threshold.eq(host.thresholds[i])
         for i, lane in enumerate(lanes):
             m.d.comb += [
-                lane.offer.eq(offer),
-                lane.range.eq(generator.ranges.p),
+                lane.offer.eq(offered[i]),
+                lane.range.eq(ranges),
+                lane.range.delta.eq(Mux(local, scanner.group.p.change[i], ranges.delta)),
                 lane.target.eq(sequencer.parity),
                 lane.scan.valid.eq(scanner.scan.valid),
                 lane.scan.initialise.eq(sequencer.scan.initialise),
@@ -198,7 +212,7 @@ class Core(wiring.Component):
             counters.phase.eq(sequencer.running),
             counters.store.eq(sequencer.store),
             counters.layer.eq(sequencer.phase),
-            counters.event.eq(generator.events.valid & generator.events.ready),
+            counters.events.eq(generator.events.valid & generator.events.ready),
             counters.multiplies.eq(Cat(lane.multiplies for lane in lanes)),
             counters.cause.eq(sequencer.cause),
             counters.read_layer.eq(sequencer.read_layer),
@@ -206,4 +220,6 @@ class Core(wiring.Component):
             sequencer.total.eq(counters.total),
             sequencer.lost.eq(counters.lost),
         ]
+        with m.If(local & scanner.group.valid & scanner.group.ready):
+            m.d.comb += counters.events.eq(sum_of(scanner.group.p.fired))
         return m

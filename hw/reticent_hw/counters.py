@@ -7,17 +7,17 @@ from amaranth.lib.wiring import In, Out
 from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS
 
-__all__ = ["Counters"]
+__all__ = ["Counters", "sum_of"]
 
 COUNTS = data.StructLayout({"events": WORD_BITS, "significant": WORD_BITS, "cycles": WORD_BITS})
 
 
-def _tree(values):
-    """Sum of values, by halves."""
+def sum_of(values):
+    """Sum of values (or of the bits of one), as a tree: few levels, no wider than needed."""
     values = list(values)
     if len(values) == 1:
         return values[0]
-    return _tree(values[: len(values) // 2]) + _tree(values[len(values) // 2 :])
+    return sum_of(values[: len(values) // 2]) + sum_of(values[len(values) // 2 :])
 
 
 class Counters(wiring.Component):
@@ -31,7 +31,7 @@ class Counters(wiring.Component):
     clear : begin a frame
     counting : the frame's clock runs
     phase, layer : a layer is being worked on, and which; `store` ends it
-    event : an event enters the layer
+    events : how many events enter the layer
     multiplies : lanes that multiply
     cause : index into `layout.LOST_CAUSES` for the lanes that do not
     total, lost : results; settled 3 cycles after `counting` ended
@@ -48,7 +48,7 @@ class Counters(wiring.Component):
                 "phase": In(1),
                 "store": In(1),
                 "layer": In(range(c.layers)),
-                "event": In(1),
+                "events": In(range(c.lanes + 1)),
                 "multiplies": In(c.lanes),
                 "cause": In(range(len(LOST_CAUSES))),
                 "total": Out(WORD_BITS),
@@ -70,7 +70,7 @@ class Counters(wiring.Component):
         cause = Signal.like(self.cause)
         counted = Signal()
         m.d.sync += [
-            busy.eq(_tree(self.multiplies)),
+            busy.eq(sum_of(self.multiplies)),
             cause.eq(self.cause),
             counted.eq(self.counting),
         ]
@@ -91,7 +91,7 @@ class Counters(wiring.Component):
         with m.If(self.phase):
             m.d.sync += [
                 counts.cycles.eq(counts.cycles + 1),
-                counts.events.eq(counts.events + self.event),
+                counts.events.eq(counts.events + self.events),
             ]
         with m.If(self.store):
             m.d.sync += counts.eq(0)

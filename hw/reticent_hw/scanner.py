@@ -11,11 +11,22 @@ from reticent.layout import Space
 from .interfaces import ScanSignature, event_layout, row_layout
 from .lane import SCAN_LATENCY
 
-__all__ = ["NeuronScanner"]
+__all__ = ["NeuronScanner", "group_layout"]
 
 # Groups that may be under examination or wait for the serialiser. Examination takes
 # SCAN_LATENCY + 2 cycles, so from 8 on it runs at one group a cycle.
 GROUPS = 16
+
+
+def group_layout(config: BuildConfig) -> data.StructLayout:
+    """What neuron `k` of every lane sends: `change` counts where `fired`."""
+    return data.StructLayout(
+        {
+            "k": range(config.channel_depth),
+            "fired": unsigned(config.lanes),
+            "change": data.ArrayLayout(signed(DELTA_BITS), config.lanes),
+        }
+    )
 
 
 class NeuronScanner(wiring.Component):
@@ -25,6 +36,8 @@ class NeuronScanner(wiring.Component):
     fired cost no more. The events leave in the order position, channel of the lane, lane: the
     order does not depend on timing. Throughput one event a cycle.
 
+    With `local` the groups leave whole instead, one a cycle: every lane takes its own event.
+
     Members
     -------
     start : begin a pass over the layer `source`; one cycle
@@ -32,7 +45,9 @@ class NeuronScanner(wiring.Component):
     everything : examine all positions, touched or not; stable until `done`
     row, columns, clear : the layer's touched map
     scan : to the lanes; `fired` and `change` come back from each
+    local : send groups, not events; stable from `start` until `done`
     events : what the neurons send
+    group : what the neurons with index `k` of their lanes send
     done : the pass is over and its last event was taken
     """
 
@@ -44,6 +59,7 @@ class NeuronScanner(wiring.Component):
                 "start": In(1),
                 "source": In(row_layout(c, Space.LAYER)),
                 "everything": In(1),
+                "local": In(1),
                 "row": Out(range(c.map_rows)),
                 "columns": In(c.map_columns),
                 "clear": Out(1),
@@ -51,6 +67,7 @@ class NeuronScanner(wiring.Component):
                 "fired": In(c.lanes),
                 "change": In(data.ArrayLayout(signed(DELTA_BITS), c.lanes)),
                 "events": Out(stream.Signature(event_layout(c))),
+                "group": Out(stream.Signature(group_layout(c))),
                 "done": Out(1),
             }
         )
@@ -184,13 +201,17 @@ class NeuronScanner(wiring.Component):
                 m.d.comb += lane.eq(i)
         m.d.comb += [
             remaining.eq(current.fired & (current.fired - 1)),
-            self.events.valid.eq(sending),
+            self.events.valid.eq(sending & ~self.local),
+            self.group.valid.eq(sending & self.local),
+            self.group.p.k.eq(current.place.k),
+            self.group.p.fired.eq(current.fired),
+            self.group.p.change.eq(current.change),
             self.events.p.y.eq(current.place.y),
             self.events.p.x.eq(current.place.x),
             self.events.p.slot.eq(current.place.k * c.lanes + lane),
             self.events.p.delta.eq(current.change[lane]),
-            sent.eq(sending & self.events.ready),
-            emptied.eq(~sending | (sent & (remaining == 0))),
+            sent.eq(sending & Mux(self.local, self.group.ready, self.events.ready)),
+            emptied.eq(~sending | (sent & (self.local | (remaining == 0)))),
             groups.r_en.eq(emptied),
         ]
         with m.If(emptied):

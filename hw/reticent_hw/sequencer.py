@@ -5,9 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from reticent.config import BuildConfig
-from reticent.layout import LOST_CAUSES, Space
+from reticent.layout import LOST_CAUSES, WORD_BITS, Space
 
-from .counters import COUNTS
+from .counters import COUNTS, sum_of
 from .interfaces import LoadSignature, ScanSignature, result_stream, row_layout
 from .memory import LoadedMemory
 
@@ -21,7 +21,7 @@ class Sequencer(wiring.Component):
     pass over layer i - 1. A phase ends when its source, the range generator and all lanes are
     empty; the next one starts 2 cycles later. Phase 0 starts when the frame is complete, or when
     the event queue is full. After the last phase the result packet goes out
-    (`layout.ResultLayout`), one word every two cycles at best.
+    (`layout.ResultLayout`), one word every one to three cycles.
 
     After a reset all neurons are set to their biases first: one row of all lanes a cycle.
 
@@ -125,8 +125,14 @@ class Sequencer(wiring.Component):
         in_row, k = Signal(c.state_address_bits), Signal(range(c.channel_depth))
         parity = Signal()
 
-        # Output k * lanes + lane of the last layer is in lane `lane`.
+        # Output k * lanes + lane of the last layer is in lane `lane`; in a local layer output k is
+        # the sum over all lanes.
         word, lane = Signal(range(c.channel_depth * c.lanes)), Signal(range(c.lanes))
+        local = self.target.local
+        answer = Signal(signed(WORD_BITS))
+        m.d.sync += answer.eq(
+            sum_of(Mux(local | (lane == i), state, 0) for i, state in enumerate(self.state))
+        )
         wait = Signal(2)
         results = self.results
 
@@ -223,14 +229,16 @@ class Sequencer(wiring.Component):
 
             with m.State("OUTPUT_READ"):
                 m.d.comb += self.scan.row.eq(walk)
+                m.next = "OUTPUT_ADD"
+
+            with m.State("OUTPUT_ADD"):
                 m.next = "OUTPUT"
 
             with m.State("OUTPUT"):
-                m.d.comb += self.scan.row.eq(walk)
-                emit(self.state[lane])
+                emit(answer)
                 with m.If(results.ready):
                     m.d.sync += [word.eq(word + 1), lane.eq(lane + 1)]
-                    with m.If(lane == c.lanes - 1):
+                    with m.If(local | (lane == c.lanes - 1)):
                         m.d.sync += [lane.eq(0), walk.eq(walk + 1)]
                     m.next = "OUTPUT_READ"
                     with m.If(word + 1 == self.outputs):

@@ -132,14 +132,18 @@ class Accelerator:
         found = []
         for i, layer in enumerate(self.image.layers):
             space = Space.STATE_ODD if i % 2 else Space.STATE_EVEN
-            k, lane = np.divmod(np.array(layer.slots), config.lanes)
-            positions = np.arange(layer.shape[1] * layer.shape[2])
-            row = layer.state_base + positions * layer.channels + k[:, None]
+            # Arrays (out, position, lane): the one lane of a channel, or all whose sum counts.
+            k, lane = np.divmod(np.array(layer.slots).reshape(-1, 1, 1), config.lanes)
+            if layer.local:
+                k, lane = np.arange(layer.shape[0]).reshape(-1, 1, 1), np.arange(config.lanes)
+            positions = np.arange(layer.shape[1] * layer.shape[2])[:, None]
+            row, lane = np.broadcast_arrays(layer.state_base + positions * layer.channels + k, lane)
             index = row << word_index_bits(config, space)
             words = self._transport.read(
-                np.asarray(address(space, index, lane[:, None]), np.uint32).reshape(-1)
+                np.asarray(address(space, index, lane), np.uint32).reshape(-1)
             )
-            found.append(words.view(np.int32).astype(np.int64).reshape(layer.shape))
+            values = words.view(np.int32).astype(np.int64).reshape(row.shape)
+            found.append(values.sum(axis=2).reshape(layer.shape))
         return found
 
     def close(self) -> None:

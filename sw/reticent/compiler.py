@@ -90,6 +90,60 @@ def axis_rows(
     }
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Which lane has which output channel.
+
+    `groups[i][lane]` lists the channels of layer i in the order of their places in the lane;
+    `per_lane[i]` places are kept in every lane. The output layer is read out in order: channel c
+    is in lane `c % lanes`. Where it follows a single position, it is `local`: every lane
+    multiplies the events of its own neurons for all outputs, and the outputs are the sums over
+    the lanes; few outputs would otherwise keep few lanes busy.
+    """
+
+    lanes: int
+    groups: list[list[list[int]]]
+    per_lane: list[int]
+    local: bool
+
+    @classmethod
+    def balanced(
+        cls,
+        network: QuantisedNetwork,
+        lanes: int,
+        trace: Sequence[npt.NDArray[np.uint8]],
+    ) -> Placement:
+        """By the loads that a trace measures, or by stored weights where there is none."""
+        layers = network.layers
+        loads = (
+            channel_loads(network, list(trace))
+            if len(trace)
+            else [np.count_nonzero(layer.weight, axis=(1, 2, 3))[None] for layer in layers]
+        )
+        local = len(layers) > 1 and layers[-1].in_shape[1:] == (1, 1)
+        outputs = list(range(layers[-1].out_shape[0]))
+        groups = [assign(load, lanes) for load in loads[:-1]]
+        groups.append([outputs if local else outputs[lane::lanes] for lane in range(lanes)])
+        return cls(lanes, groups, [max(map(len, g)) for g in groups], local)
+
+    def is_local(self, i: int) -> bool:
+        """Whether layer i is local."""
+        return self.local and i == len(self.groups) - 1
+
+    def slots(self, i: int) -> Ints:
+        """Slot of each output channel of layer i: place in the lane * lanes + lane."""
+        found = np.zeros(1 + max(max(g, default=0) for g in self.groups[i]), np.int64)
+        for lane, group in enumerate(self.groups[i]):
+            found[group] = np.arange(len(group)) * self.lanes + lane
+        return found
+
+    def inputs(self, network: QuantisedNetwork, i: int) -> int:
+        """Input slots that layer i's pointers distinguish, used or not."""
+        if i == 0:
+            return network.layers[0].in_shape[0]
+        return self.per_lane[i - 1] * (1 if self.is_local(i) else self.lanes)
+
+
 def compile_network(
     network: QuantisedNetwork,
     config: BuildConfig,
@@ -101,18 +155,14 @@ def compile_network(
     """
     layers = network.layers
     _check_widths(network, config)
-    frames = list(trace)
-    loads = channel_loads(network, frames) if frames else [_static_loads(layer) for layer in layers]
-    groups = [assign(load, config.lanes) for load in loads]
-    # The output layer is read out in order: slot = output index.
-    groups[-1] = [
-        list(range(lane, layers[-1].out_shape[0], config.lanes)) for lane in range(config.lanes)
-    ]
-    per_lane = [max(len(group) for group in lanes) for lanes in groups]
+    placement = Placement.balanced(network, config.lanes, trace)
+    per_lane = placement.per_lane
 
-    pointer_base = np.cumsum(
-        [0, *(_pointers(network, config, per_lane, i) for i in _count(layers))]
-    )
+    def taps(i: int) -> int:
+        return layers[i].weight.shape[2] * layers[i].weight.shape[3]
+
+    pointers = [placement.inputs(network, i) * taps(i) for i in range(len(layers))]
+    pointer_base = np.cumsum([0, *pointers])
     channel_base = np.cumsum([0, *per_lane])
     map_rows = np.cumsum([0, *(layer.in_shape[1] for layer in layers)])
     map_columns = np.cumsum([0, *(layer.in_shape[2] for layer in layers)])
@@ -120,10 +170,7 @@ def compile_network(
     for i, layer in enumerate(layers):
         state_base.append(state_used[i % 2])
         state_used[i % 2] += layer.out_shape[1] * layer.out_shape[2] * per_lane[i]
-    slots = [_slots(group, config.lanes) for group in groups]
-    entries = [
-        _layer_entries(network, config, i, slots, groups[i], per_lane) for i in _count(layers)
-    ]
+    entries = [_layer_entries(network, config, placement, i) for i in range(len(layers))]
     weights = [sum(len(layer[lane][0]) for layer in entries) for lane in range(config.lanes)]
 
     uses = [
@@ -180,6 +227,7 @@ def compile_network(
             "channel_base": int(channel_base[i]),
             "shift": layer.shift,
             "signed": int(layer.signed),
+            "local": int(placement.is_local(i)),
         }
         for name, value in values.items():
             table.setdefault(name, []).append(value)
@@ -189,7 +237,8 @@ def compile_network(
                 dense=layer.dense_multiplications,
                 weights=int(np.count_nonzero(layer.weight)),
                 shape=layer.out_shape,
-                slots=tuple(int(s) for s in slots[i]),
+                slots=tuple(int(s) for s in placement.slots(i)),
+                local=placement.is_local(i),
                 channels=n,
                 state_base=state_base[i],
                 scale=layer.scale,
@@ -216,82 +265,50 @@ def compile_network(
             Space.LAYER: pack(config, Space.LAYER, table),
             Space.ROW: pack(config, Space.ROW, _joined(rows)),
             Space.COLUMN: pack(config, Space.COLUMN, _joined(columns)),
-            **_lane_memories(network, config, entries, groups, per_lane),
+            **_lane_memories(network, config, placement, entries),
         },
         used={use.name: use.used for use in uses},
     )
-
-
-def _count(layers: Sequence[QuantisedLayer]) -> range:
-    return range(len(layers))
 
 
 def _joined(tables: Sequence[dict[str, Ints]]) -> dict[str, Ints]:
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
-def _static_loads(layer: QuantisedLayer) -> Ints:
-    """Without a trace: stored weights of each channel, as one frame."""
-    return np.count_nonzero(layer.weight, axis=(1, 2, 3))[None]
-
-
-def _slots(groups: list[list[int]], lanes: int) -> Ints:
-    """Slot of each output channel."""
-    slots = np.zeros(sum(len(g) for g in groups), np.int64)
-    for lane, group in enumerate(groups):
-        slots[group] = np.arange(len(group)) * lanes + lane
-    return slots
-
-
-def _input_slots(
-    network: QuantisedNetwork, config: BuildConfig, per_lane: Sequence[int], i: int
-) -> int:
-    """Slots of layer i's input channels, used or not."""
-    return network.layers[0].in_shape[0] if i == 0 else per_lane[i - 1] * config.lanes
-
-
-def _pointers(
-    network: QuantisedNetwork, config: BuildConfig, per_lane: Sequence[int], i: int
-) -> int:
-    """Pointers of layer i: one for each input slot and kernel tap."""
-    _, _, ky, kx = network.layers[i].weight.shape
-    return _input_slots(network, config, per_lane, i) * ky * kx
+def _tap_order(layer: QuantisedLayer) -> tuple[Ints, Ints]:
+    """(y, x) of the kernel's taps in memory order: y phase, x phase, then y tap, x tap."""
+    _, _, ky, kx = layer.weight.shape
+    (sy, sx), found = layer.stride, []
+    for py in range(min(sy, ky)):
+        for px in range(min(sx, kx)):
+            found += [(y, x) for y in range(py, ky, sy) for x in range(px, kx, sx)]
+    y, x = np.array(found, np.int64).T
+    return y, x
 
 
 def _layer_entries(
-    network: QuantisedNetwork,
-    config: BuildConfig,
-    i: int,
-    slots: Sequence[Ints],
-    groups: list[list[int]],
-    per_lane: Sequence[int],
+    network: QuantisedNetwork, config: BuildConfig, placement: Placement, i: int
 ) -> list[tuple[Ints, Ints, Ints]]:
     """For each lane: stored weights and relative addresses in memory order, weights per tap."""
     layer = network.layers[i]
-    _, _, ky, kx = layer.weight.shape
-    n, stride = per_lane[i], layer.stride
-    inputs = _input_slots(network, config, per_lane, i)
-    weight = np.zeros((layer.weight.shape[0], inputs, ky, kx), np.int64)
-    weight[:, slots[i - 1] if i else np.arange(inputs)] = layer.weight
-    # Memory order of the taps: y phase, x phase, then y tap, x tap.
-    tap_y, tap_x = [], []
-    for py in range(min(stride[0], ky)):
-        for px in range(min(stride[1], kx)):
-            y, x = np.meshgrid(
-                np.arange(py, ky, stride[0]), np.arange(px, kx, stride[1]), indexing="ij"
-            )
-            tap_y.append(y.reshape(-1))
-            tap_x.append(x.reshape(-1))
-    y, x = np.concatenate(tap_y), np.concatenate(tap_x)
-    back = (y // stride[0] * layer.out_shape[2] + x // stride[1]) * n
+    n = placement.per_lane[i]
+    y, x = _tap_order(layer)
+    back = (y // layer.stride[0] * layer.out_shape[2] + x // layer.stride[1]) * n
     if back.max() + n > 1 << config.relative_bits:
         raise UserError(
             f"{layer.name}: a relative address needs {int(back.max() + n - 1).bit_length()} bits "
             f"and has {config.relative_bits}: raise relative_bits, or use more lanes"
         )
     found = []
-    for group in groups:
-        mine = weight[group][:, :, y, x].transpose(1, 2, 0)  # (slot, tap, channel of the lane)
+    for lane, group in enumerate(placement.groups[i]):
+        # The lane's weights as (input slot, tap, channel of the lane).
+        mine = np.zeros((placement.inputs(network, i), len(y), len(group)), np.int64)
+        weight = layer.weight[group][:, :, y, x].transpose(1, 2, 0)
+        if placement.is_local(i):
+            own = placement.groups[i - 1][lane]
+            mine[: len(own)] = weight[own]
+        else:
+            mine[placement.slots(i - 1) if i else slice(None)] = weight
         stored = mine != 0
         relative = np.broadcast_to(back[:, None] + (n - 1 - np.arange(len(group))), mine.shape)
         found.append((mine[stored], relative[stored], stored.sum(axis=2).reshape(-1)))
@@ -301,9 +318,8 @@ def _layer_entries(
 def _lane_memories(
     network: QuantisedNetwork,
     config: BuildConfig,
+    placement: Placement,
     entries: list[list[tuple[Ints, Ints, Ints]]],
-    groups: list[list[list[int]]],
-    per_lane: Sequence[int],
 ) -> dict[Space, Ints]:
     """POINTER, WEIGHT and CHANNEL rows: (lanes, rows, words), padded to the fullest lane."""
     found: dict[Space, list[Ints]] = {Space.POINTER: [], Space.WEIGHT: [], Space.CHANNEL: []}
@@ -311,23 +327,23 @@ def _lane_memories(
         weight = np.concatenate([layer[lane][0] for layer in entries])
         relative = np.concatenate([layer[lane][1] for layer in entries])
         taps = np.concatenate([layer[lane][2] for layer in entries])
-        pointer = np.concatenate([[0], np.cumsum(taps)])
-        bias, multiplier = [], []
-        for layer, group, n in zip(network.layers, groups, per_lane, strict=True):
-            spare = np.zeros(n - len(group[lane]), np.int64)  # slots without a channel never fire
-            bias += [layer.bias[group[lane]], spare]
-            multiplier += [layer.multiplier[group[lane]], spare]
-        found[Space.POINTER].append(pack(config, Space.POINTER, {"start": pointer}))
+        found[Space.POINTER].append(
+            pack(config, Space.POINTER, {"start": np.concatenate([[0], np.cumsum(taps)])})
+        )
         found[Space.WEIGHT].append(
             pack(config, Space.WEIGHT, {"weight": weight, "relative": relative})
         )
-        found[Space.CHANNEL].append(
-            pack(
-                config,
-                Space.CHANNEL,
-                {"bias": np.concatenate(bias), "multiplier": np.concatenate(multiplier)},
-            )
-        )
+        bias: list[Ints] = []
+        multiplier: list[Ints] = []
+        for i, layer in enumerate(network.layers):
+            group = placement.groups[i][lane]
+            spare = np.zeros(placement.per_lane[i] - len(group), np.int64)  # never fires
+            # The sum over the lanes of a local layer contains the bias once.
+            once = 0 if placement.is_local(i) and lane else 1
+            bias += [layer.bias[group] * once, spare]
+            multiplier += [layer.multiplier[group], spare]
+        channels = {"bias": np.concatenate(bias), "multiplier": np.concatenate(multiplier)}
+        found[Space.CHANNEL].append(pack(config, Space.CHANNEL, channels))
     return {space: _stack_padded(rows) for space, rows in found.items()}
 
 

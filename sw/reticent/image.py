@@ -40,6 +40,7 @@ class LayerMap:
     weights: int  # stored
     shape: tuple[int, int, int]  # (channels, height, width) of its outputs
     slots: tuple[int, ...]  # slot of each output channel: channel of the lane * lanes + lane
+    local: bool  # every lane has all outputs; accumulators are the sums over the lanes
     channels: int  # output channels of each lane
     state_base: int
     scale: float  # real value of one activation (last layer: accumulator) count

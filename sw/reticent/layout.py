@@ -110,6 +110,7 @@ def row_fields(config: BuildConfig, space: Space) -> Fields:
             ("channel_base", channels, False),
             ("shift", SHIFT_BITS, False),
             ("signed", 1, False),
+            ("local", 1, False),  # each lane multiplies its own events; outputs are sums
         ),
         # Taps are numbered slot by slot, in a slot phase by phase (y phase first), in a phase
         # row by row. `before` counts the taps of earlier phases, `taps` those of this phase,
