@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arithmetic import PIXEL_MAX, WEIGHT_MAX
+from .errors import UserError
 from .network import Activation, AvgPool, Conv, Dense, Flatten, InputSpec, Layer, Network
 from .quantise import QuantisedLayer, QuantisedNetwork
 
@@ -41,6 +42,14 @@ class Limits:
     threshold: int = 40  # counts
     multiplier_bits: int = 16
     accumulator_bits: int = 24
+
+    def __post_init__(self) -> None:
+        smallest = (self.input_size - self.kernel) // self.stride + 1
+        if smallest > self.map_size or smallest**2 > self.neurons:
+            raise UserError(
+                f"an input of {self.input_size} never gets down to maps of {self.map_size} and "
+                f"{self.neurons} neurons: allow larger kernels or strides"
+            )
 
 
 def random_float_network(seed: int, limits: Limits | None = None) -> Network:
@@ -126,13 +135,17 @@ def _float_network(rng: Rng, limits: Limits) -> Network:
             if not flat:
                 layers.append(Flatten())
                 flat = True
-            tensors = _tensors(rng, (_channels(rng, limits, 1), int(np.prod(shape))), limits)
+            tensors = _tensors(
+                rng,
+                (_channels(rng, min(limits.channels, limits.neurons)), int(np.prod(shape))),
+                limits,
+            )
             layers.append(Dense(name=name, activation=activation, **tensors))
             shape = (len(tensors["bias"]), 1, 1)
             continue
-        axes = [_window(rng, size, limits) for size in shape[1:]]
-        kernel, stride, padding, size = zip(*axes, strict=True)
-        if kind == "pool" and shape[0] <= limits.channels:
+        kernel, stride, padding, size = _windows(rng, shape[1:], limits)
+        room = min(limits.channels, limits.neurons // (size[0] * size[1]))
+        if kind == "pool" and shape[0] <= room:
             layers.append(
                 AvgPool(
                     name=name, kernel=kernel, stride=stride, padding=padding, activation=activation
@@ -140,7 +153,7 @@ def _float_network(rng: Rng, limits: Limits) -> Network:
             )
             shape = (shape[0], *size)
         else:
-            out = _channels(rng, limits, size[0] * size[1])
+            out = _channels(rng, room)
             tensors = _tensors(rng, (out, shape[0], *kernel), limits)
             layers.append(
                 Conv(name=name, stride=stride, padding=padding, activation=activation, **tensors)
@@ -148,26 +161,27 @@ def _float_network(rng: Rng, limits: Limits) -> Network:
             shape = (out, *size)
     if not flat:
         layers.append(Flatten())
-    tensors = _tensors(rng, (int(rng.integers(1, 19)), int(np.prod(shape))), limits)
+    tensors = _tensors(
+        rng, (int(rng.integers(1, min(limits.channels, 18) + 1)), int(np.prod(shape))), limits
+    )
     layers.append(Dense(name="out", activation="identity", **tensors))
     return Network(input=spec, layers=tuple(layers))
 
 
-def _channels(rng: Rng, limits: Limits, positions: int) -> int:
-    """Output channels of a layer with a map of so many positions; small numbers as often."""
-    top = max(1, min(limits.channels, limits.neurons // positions))
+def _channels(rng: Rng, top: int) -> int:
+    """Output channels of a layer, `top` at most; small numbers as often as large ones."""
     return int(np.ceil(2 ** rng.uniform(0, np.log2(top))))
 
 
-def _window(rng: Rng, size: int, limits: Limits) -> tuple[int, int, int, int]:
-    """Kernel, stride, padding and output size of one axis."""
+def _windows(rng: Rng, shape: tuple[int, ...], limits: Limits) -> tuple[tuple[int, int], ...]:
+    """Kernel, stride, padding and size of the output map, each (y, x)."""
     while True:
-        kernel = int(rng.integers(1, limits.kernel + 1))
-        stride = int(rng.integers(1, limits.stride + 1))
-        padding = int(rng.integers(0, kernel)) if rng.random() < 0.5 else 0
-        outputs = (size + 2 * padding - kernel) // stride + 1
-        if 1 <= outputs <= limits.map_size:
-            return kernel, stride, padding, outputs
+        kernel = rng.integers(1, limits.kernel + 1, 2)
+        stride = rng.integers(1, limits.stride + 1, 2)
+        padding = rng.integers(0, kernel) * (rng.random() < 0.5)
+        size = (np.array(shape) + 2 * padding - kernel) // stride + 1
+        if size.min() >= 1 and size.max() <= limits.map_size and size.prod() <= limits.neurons:
+            return tuple((int(v[0]), int(v[1])) for v in (kernel, stride, padding, size))
 
 
 def _tensors(
@@ -175,8 +189,9 @@ def _tensors(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Weights and biases, with some empty columns and dead channels. `shape` is (out, in, ...)."""
     weight = rng.uniform(-1, 1, shape)
-    density = min(2 ** rng.uniform(np.log2(0.02), 0.3), limits.weights / weight.size)
-    weight[rng.random(shape) >= density] = 0
+    density = 2 ** rng.uniform(np.log2(0.02), 0.3)
+    stored = min(int(density * weight.size), weight.size, limits.weights)
+    weight.reshape(-1)[rng.permutation(weight.size)[stored:]] = 0
     bias = rng.normal(0, 0.5, shape[0])
     if rng.random() < 0.5:
         weight[:, rng.random(shape[1]) < 0.3] = 0
