@@ -190,7 +190,7 @@ def _tensors(
     """Weights and biases, with some empty columns and dead channels. `shape` is (out, in, ...)."""
     weight = rng.uniform(-1, 1, shape)
     density = 2 ** rng.uniform(np.log2(0.02), 0.3)
-    stored = min(int(density * weight.size), weight.size, limits.weights)
+    stored = min(int(np.ceil(density * weight.size)), weight.size, limits.weights)
     weight.reshape(-1)[rng.permutation(weight.size)[stored:]] = 0
     bias = rng.normal(0, 0.5, shape[0])
     if rng.random() < 0.5:
