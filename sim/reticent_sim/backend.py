@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from reticent.accelerator import Accelerator
 from reticent.config import BuildConfig
+from reticent.errors import ToolError
 from reticent.image import Image
 
 from .build import library
@@ -26,7 +27,13 @@ class SimTransport:
     """The core in a shared library: one C call for a frame."""
 
     def __init__(self, config: BuildConfig) -> None:
-        lib = ctypes.CDLL(str(library(config)))
+        path = library(config)
+        try:
+            lib = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise ToolError(
+                f"co-simulation: {path} cannot be loaded ({error}): delete it, it is built anew"
+            ) from None
         lib.reticent_create.restype = ctypes.c_void_p
         lib.reticent_cycles.restype = ctypes.c_uint64
         lib.reticent_cycles.argtypes = [ctypes.c_void_p]
@@ -79,7 +86,7 @@ class SimTransport:
             )
         )
         if got != words:
-            raise RuntimeError(f"the result packet has {got} words, expected {words}")
+            raise ToolError(f"co-simulation: the result packet has {got} words, expected {words}")
         return result
 
     def close(self) -> None:
@@ -91,7 +98,7 @@ class SimTransport:
     @staticmethod
     def _check(code: int) -> int:
         if code < 0:
-            raise RuntimeError(f"co-simulation: {ERRORS[code]}")
+            raise ToolError(f"co-simulation: {ERRORS[code]}; this is a defect of the gateware")
         return code
 
 

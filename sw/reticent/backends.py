@@ -11,13 +11,22 @@ from .agent import Agent
 from .backend import Backend, StepResult
 from .config import BuildConfig
 from .errors import UserError
+from .image import Image
 from .quantise import QuantisedNetwork, Thresholds
 
 if TYPE_CHECKING:
     from .engine import Engine, FloatEngine
     from .golden import Golden
 
-__all__ = ["BACKENDS", "ModelBackend", "make_backend", "make_model", "quantised"]
+__all__ = [
+    "BACKENDS",
+    "ModelBackend",
+    "golden_model",
+    "image_backend",
+    "make_backend",
+    "make_model",
+    "quantised",
+]
 
 BACKENDS = ("float", "golden", "sim", "fpga")
 
@@ -64,11 +73,18 @@ def make_model(
     name: str, agent: Agent, thresholds: Thresholds, config: BuildConfig
 ) -> ModelBackend:
     """The software model `float` or `golden`, on the fast engine; arguments of `make_backend`."""
-    from .engine import Engine, FloatEngine
-
     if name == "float":
+        from .engine import FloatEngine
+
         return ModelBackend(name, FloatEngine(agent.network, thresholds))
-    return ModelBackend(name, Engine(quantised(agent, thresholds, config)))
+    return golden_model(quantised(agent, thresholds, config))
+
+
+def golden_model(network: QuantisedNetwork) -> ModelBackend:
+    """The software model of an integer network, on the fast engine."""
+    from .engine import Engine
+
+    return ModelBackend("golden", Engine(network))
 
 
 def make_backend(name: str, agent: Agent, thresholds: Thresholds, config: BuildConfig) -> Backend:
@@ -78,6 +94,30 @@ def make_backend(name: str, agent: Agent, thresholds: Thresholds, config: BuildC
     `sim` quantise with the widths of `config`; the other choices in it matter to `sim` only.
     Raises `UserError` for an unknown name or a network that does not fit.
     """
+    _check_name(name)
+    if name == "sim":
+        from .compiler import compile_network
+
+        network = quantised(agent, thresholds, config)
+        return image_backend(name, compile_network(network, config, list(agent.calibration)))
+    return make_model(name, agent, thresholds, config)
+
+
+def image_backend(name: str, image: Image) -> Backend:
+    """An image on the hardware called `name`, ready for its first frame.
+
+    Raises `UserError` for a backend that is no hardware, `ToolError` when the hardware fails.
+    """
+    _check_name(name)
+    if name != "sim":
+        raise UserError(f"backend {name} runs no image: give --backend sim")
+    from reticent_sim.backend import sim_backend
+
+    backend: Backend = sim_backend(image.config, image)
+    return backend
+
+
+def _check_name(name: str) -> None:
     if name not in BACKENDS:
         raise UserError(f"there is no backend {name!r}: give one of {', '.join(BACKENDS)}")
     if name == "fpga":
@@ -85,14 +125,3 @@ def make_backend(name: str, agent: Agent, thresholds: Thresholds, config: BuildC
             "backend fpga: this version drives no board yet; give --backend sim for the same "
             "gateware in co-simulation"
         )
-    if name == "sim":
-        from reticent_sim.backend import sim_backend
-
-        from .compiler import compile_network
-
-        network = quantised(agent, thresholds, config)
-        backend: Backend = sim_backend(
-            config, compile_network(network, config, list(agent.calibration))
-        )
-        return backend
-    return make_model(name, agent, thresholds, config)

@@ -10,11 +10,16 @@ from importlib import import_module
 from typing import NoReturn
 
 from . import __version__
-from .errors import UserError
+from .errors import ToolError, UserError
 
 __all__ = ["main"]
 
-COMMANDS = ("play", "info")  # modules of `reticent.commands`, in the order of the help
+COMMANDS = (
+    "play",
+    "compile",
+    "info",
+    "verilog",
+)  # modules of `reticent.commands`, in the order of the help
 
 # What the optional parts import, by the extra that installs it.
 EXTRAS = {
@@ -33,7 +38,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 2 for bad input (one line on stderr), 130 when interrupted."""
+    """Run a command; returns its exit code.
+
+    Also 2 for bad input, 1 for a tool or device that failed (one line on stderr each), 130 when
+    interrupted.
+    """
     # Set before numpy is imported: our products are small, a second thread gains nothing, and on a
     # busy machine it makes them fifty times slower.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -53,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"reticent: {error}", file=sys.stderr)
         return 2
+    except ToolError as error:
+        print(f"reticent: {error}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         for extra, modules in EXTRAS.items():

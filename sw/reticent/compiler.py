@@ -8,7 +8,7 @@ docs/architecture.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,36 +18,13 @@ from .balance import assign, channel_loads
 from .config import BuildConfig
 from .errors import UserError
 from .image import Image, LayerMap
-from .layout import TAP_BITS, Register, Space, pack
+from .layout import CHANNELS_MAX, TAP_BITS, Register, Space, pack
+from .memory import memory_table, memory_uses
 from .quantise import QuantisedLayer, QuantisedNetwork
 
-__all__ = ["MemoryUse", "compile_network", "memory_table"]
+__all__ = ["compile_network"]
 
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """One line of the memory table: rows used (worst lane) of rows built."""
-
-    name: str
-    choice: str  # the BuildConfig field that sets the depth
-    used: int
-    built: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether it fits."""
-        return self.used <= self.built
-
-
-def memory_table(uses: Sequence[MemoryUse]) -> str:
-    """The uses as an aligned text table."""
-    lines = [f"{'memory':<28}{'used':>8}{'built':>8}  "]
-    for use in uses:
-        remedy = "" if use.fits else f"does not fit: raise {use.choice} to {use.used}"
-        lines.append(f"{use.name:<28}{use.used:>8}{use.built:>8}  {remedy}".rstrip())
-    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -173,31 +150,21 @@ def compile_network(
     entries = [_layer_entries(network, config, placement, i) for i in range(len(layers))]
     weights = [sum(len(layer[lane][0]) for layer in entries) for lane in range(config.lanes)]
 
-    uses = [
-        MemoryUse("weights of a lane", "weight_depth", max(weights), config.weight_depth),
-        MemoryUse("pointers", "pointer_depth", int(pointer_base[-1]) + 1, config.pointer_depth),
-        MemoryUse("state, even layers", "state_depth_even", state_used[0], config.state_depth_even),
-        MemoryUse("state, odd layers", "state_depth_odd", state_used[1], config.state_depth_odd),
-        MemoryUse(
-            "channels of a lane", "channel_depth", int(channel_base[-1]), config.channel_depth
-        ),
-        MemoryUse("map rows, all layers", "map_depth", int(map_rows[-1]), config.map_depth),
-        MemoryUse("map columns, all layers", "map_depth", int(map_columns[-1]), config.map_depth),
-        MemoryUse(
-            "output map rows", "map_rows", max(x.out_shape[1] for x in layers), config.map_rows
-        ),
-        MemoryUse(
-            "output map columns",
-            "map_columns",
-            max(x.out_shape[2] for x in layers),
-            config.map_columns,
-        ),
-        MemoryUse("frame bytes", "frame_depth", network.input.pixels, config.frame_depth),
-        MemoryUse("stacked frames", "stack", network.input.stack, config.stack),
-        MemoryUse("layers", "layers", len(layers), config.layers),
-    ]
-    if not all(use.fits for use in uses):
-        raise UserError("the network does not fit this build\n" + memory_table(uses))
+    used = {
+        "weights of a lane": max(weights),
+        "pointers of a lane": int(pointer_base[-1]) + 1,
+        "neurons of a lane, even layers": state_used[0],
+        "neurons of a lane, odd layers": state_used[1],
+        "channels of a lane": int(channel_base[-1]),
+        "bytes of a frame": network.input.pixels,
+        "stacked frames": network.input.stack,
+        "layers": len(layers),
+        "input map rows, all layers": int(map_rows[-1]),
+        "input map columns, all layers": int(map_columns[-1]),
+        "output map rows": max(layer.out_shape[1] for layer in layers),
+        "output map columns": max(layer.out_shape[2] for layer in layers),
+    }
+    _check_fit(config, used)
 
     table: dict[str, list[int]] = {}
     rows: list[dict[str, Ints]] = []
@@ -267,7 +234,8 @@ def compile_network(
             Space.COLUMN: pack(config, Space.COLUMN, _joined(columns)),
             **_lane_memories(network, config, placement, entries),
         },
-        used={use.name: use.used for use in uses},
+        used=used,
+        network=network.digest,
     )
 
 
@@ -352,7 +320,29 @@ def _stack_padded(rows: list[Ints]) -> Ints:
     return np.stack([np.pad(r, ((0, depth - len(r)), (0, 0))) for r in rows])
 
 
+def _check_fit(config: BuildConfig, used: Mapping[str, int]) -> None:
+    """Raise the memory table, and what to change, unless everything fits."""
+    needed: dict[str, int] = {}
+    for use in memory_uses(config, used):
+        if use.used is not None and use.used > use.built:
+            needed[use.choice] = max(use.used, needed.get(use.choice, 0))
+    if needed:
+        remedy = ", ".join(f"{choice} to {rows}" for choice, rows in needed.items())
+        raise UserError(
+            f"the network does not fit this build: raise {remedy}\n{memory_table(config, used)}"
+        )
+
+
 def _check_widths(network: QuantisedNetwork, config: BuildConfig) -> None:
+    spec = network.input
+    if spec.channels > CHANNELS_MAX:
+        raise UserError(f"a frame has {spec.channels} channels: give up to {CHANNELS_MAX}")
+    inputs = spec.channels * spec.stack
+    if inputs > 1 << config.slot_bits:
+        raise UserError(
+            f"the network has {inputs} input channels and this build distinguishes "
+            f"{1 << config.slot_bits}: raise channel_depth to {-(-inputs // config.lanes)}"
+        )
     for layer in network.layers:
         bound = layer.accumulator_bound
         if bound >= 1 << (config.accumulator_bits - 1):

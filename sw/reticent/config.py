@@ -91,7 +91,8 @@ class BuildConfig:
             "weight_depth": share(base.weight_depth, 512),
             "state_depth_even": share(base.state_depth_even, 64),
             "state_depth_odd": share(base.state_depth_odd, 64),
-            "channel_depth": share(base.channel_depth, 16),
+            # Every lane may hold all outputs of the last layer, however many lanes there are.
+            "channel_depth": share(base.channel_depth, base.channel_depth),
         }
         return cls(lanes=lanes, **{**scaled, **choices})
 

@@ -7,22 +7,26 @@ executed; every length is checked before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .arithmetic import PIXEL_MAX, threshold_counts
 from .config import IMAGE_VERSION, BuildConfig
 from .errors import UserError
-from .layout import Register, Space, address, word_index_bits
+from .layout import Register, Space, address, row_words, word_index_bits
+from .quantise import Thresholds, per_layer
 
-__all__ = ["Image", "LayerMap"]
+__all__ = ["MAGIC", "Image", "LayerMap", "Origin"]
 
 MAGIC = b"RETICENT"
 DIGEST = 32
@@ -47,6 +51,16 @@ class LayerMap:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What an image was compiled from: what a game must have to be played with it."""
+
+    agent: str  # its label: name and short hash
+    game: str  # snake_case
+    actions: tuple[str, ...]  # names, in the order of the outputs
+    threshold: float | tuple[float, ...]  # in real units, as it was asked for
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """Memory contents for one build, and the facts that a driver needs to use them.
 
@@ -60,6 +74,8 @@ class Image:
     frame_shape: tuple[int, int, int]  # (height, width, channels)
     memories: Mapping[Space, Ints] = field(repr=False)
     used: Mapping[str, int]  # rows in use by memory, for reports
+    network: str  # `QuantisedNetwork.digest` of what it computes
+    origin: Origin | None = None  # None: not compiled from an agent
 
     @property
     def outputs(self) -> int:
@@ -70,6 +86,14 @@ class Image:
     def thresholds(self) -> list[int]:
         """Thresholds in counts that the image sets: the input's and every hidden layer's."""
         return [self.registers[Register.THRESHOLD + i] for i in range(len(self.layers))]
+
+    def with_thresholds(self, thresholds: Thresholds) -> Image:
+        """The same image with other thresholds in real units: one for all, or one per layer."""
+        values = per_layer(thresholds, len(self.layers))
+        scales = [1 / PIXEL_MAX, *(layer.scale for layer in self.layers[:-1])]
+        counts = [threshold_counts(t, scale) for t, scale in zip(values, scales, strict=True)]
+        changed = {int(Register.THRESHOLD) + i: count for i, count in enumerate(counts)}
+        return replace(self, registers={**self.registers, **changed})
 
     def writes(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """Everything to write, in order: addresses and data words. Ends with a restart."""
@@ -95,6 +119,8 @@ class Image:
             "layers": [vars(layer) for layer in self.layers],
             "frame_shape": list(self.frame_shape),
             "used": dict(self.used),
+            "network": self.network,
+            "origin": asdict(self.origin) if self.origin else None,
             "memories": {space.name: list(rows.shape) for space, rows in self.memories.items()},
         }
         text = json.dumps(header, sort_keys=False).encode()
@@ -107,24 +133,33 @@ class Image:
     def save(self, path: str | Path) -> None:
         """Write the file; an interruption leaves the old one or none, never half of one."""
         path = Path(path)
+        if path.is_dir():
+            raise UserError(f"cannot write image {path}: it is a folder; name a file in it")
         part = path.with_name(path.name + ".part")
         try:
             part.write_bytes(self.to_bytes())
             os.replace(part, path)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            raise UserError(f"cannot write image {path}: {error.strerror}") from None
+            raise UserError(
+                f"cannot write image {path} ({error.strerror}): name a file that can be written"
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     @classmethod
     def load(cls, path: str | Path) -> Image:
         """Read a file; refuse what is missing, damaged or of another version."""
         path = Path(path)
         try:
-            if path.stat().st_size > LARGEST:
-                raise UserError(f"image {path} is larger than {LARGEST} bytes: not an image")
+            size = path.stat().st_size
+            if not path.is_file() or size > LARGEST:
+                raise UserError(f"image {path} is not a file of up to {LARGEST} bytes: no image")
             blob = path.read_bytes()
         except OSError as error:
-            raise UserError(f"cannot read image {path}: {error.strerror}") from None
+            raise UserError(
+                f"cannot read image {path} ({error.strerror}): make one with `reticent compile`"
+            ) from None
         try:
             return cls.from_bytes(blob)
         except UserError as error:
@@ -147,27 +182,41 @@ class Image:
                     f"version {header['version']}, this program reads {IMAGE_VERSION}: "
                     "compile it again"
                 )
+            config = BuildConfig.from_dict(header["config"])
             memories: dict[Space, Ints] = {}
             for name, shape in header["memories"].items():
-                size = 4 * int(np.prod(shape))
-                if len(shape) not in (2, 3) or min(shape) < 0 or end + size > len(body):
+                _check_shape(config, Space[name], shape)
+                size = 4 * math.prod(shape)
+                if end + size > len(body):
                     raise ValueError(f"memory {name} has shape {shape}")
                 words = np.frombuffer(body[end : end + size], "<u4").reshape(shape)
                 memories[Space[name]] = words.astype(np.int64)
                 end += size
             if end != len(body):
                 raise ValueError(f"{len(body) - end} bytes too many")
-            layers = [
-                LayerMap(**{**e, "shape": tuple(e["shape"]), "slots": tuple(e["slots"])})
-                for e in header["layers"]
-            ]
+            origin = header["origin"]
             return cls(
-                config=BuildConfig.from_dict(header["config"]),
+                config=config,
                 registers={int(k): int(v) for k, v in header["registers"].items()},
-                layers=tuple(layers),
+                layers=tuple(LayerMap(**_tuples(entry)) for entry in header["layers"]),
                 frame_shape=tuple(header["frame_shape"]),
                 memories=memories,
                 used=header["used"],
+                network=header["network"],
+                origin=Origin(**_tuples(origin)) if origin else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"its contents are inconsistent ({error}); compile it again") from None
+
+
+def _check_shape(config: BuildConfig, space: Space, shape: list[int]) -> None:
+    """Raise ValueError unless rows of this shape belong to a memory of the build."""
+    of_lane = space in (Space.POINTER, Space.WEIGHT, Space.CHANNEL)
+    *lanes, rows, words = shape
+    if lanes != [config.lanes] * of_lane or words != row_words(config, space) or rows < 0:
+        raise ValueError(f"memory {space.name} has shape {shape}")
+
+
+def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists back to tuples."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}

@@ -44,6 +44,7 @@ DEVICE_VERSION = 1  # of the registers and packets on this page
 THRESHOLD_BITS = THRESHOLD_MAX.bit_length()
 TAP_BITS = 4  # kernel taps of one phase: ceil(kernel / stride), at most 15
 SHIFT_BITS = 5  # requantisation shift, 1..31
+CHANNELS_MAX = 255  # of a frame
 
 # An address is space | lane | row and word: [31:28], [27:22], [21:0].
 SPACE_SHIFT, LANE_SHIFT, INDEX_BITS = 28, 22, 22
@@ -105,7 +106,7 @@ def row_fields(config: BuildConfig, space: Space) -> Fields:
             ("rows", _bits(c.map_rows + 1), False),  # of the output map
             ("columns", _bits(c.map_columns + 1), False),
             ("channels", channels, False),  # output channels of each lane
-            ("row_stride", c.state_address_bits, False),  # columns * channels
+            ("row_stride", _bits(c.state_depth + 1), False),  # columns * channels
             ("state_base", c.state_address_bits, False),
             ("channel_base", channels, False),
             ("shift", SHIFT_BITS, False),

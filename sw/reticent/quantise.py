@@ -8,8 +8,11 @@ with `activation = clip((acc * m + (1 << (r - 1))) >> r)`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +85,26 @@ class QuantisedNetwork:
     def stored_weights(self) -> int:
         """Weights that are not zero, hence stored."""
         return sum(int(np.count_nonzero(layer.weight)) for layer in self.layers)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the results, except the thresholds, which may change."""
+        facts: list[dict[str, Any]] = [asdict(self.input)]
+        found = hashlib.sha256()
+        for layer in self.layers:
+            facts.append(
+                {
+                    "shape": layer.weight.shape,
+                    "stride": layer.stride,
+                    "padding": layer.padding,
+                    "shift": layer.shift,
+                    "signed": layer.signed,
+                }
+            )
+            for values in (layer.weight, layer.bias, layer.multiplier):
+                found.update(np.ascontiguousarray(values, "<i8").tobytes())
+        found.update(json.dumps(facts).encode())
+        return found.hexdigest()
 
     def with_counts(self, thresholds: Sequence[int]) -> QuantisedNetwork:
         """The same network with other thresholds, in counts (input first, then hidden layers)."""

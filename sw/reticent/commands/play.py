@@ -5,19 +5,31 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from ..agent import Agent, find_agent
+from ..agent import find_agent
 from ..atari import FRAME_SHAPE, AtariGame
-from ..backends import BACKENDS, make_backend, make_model, quantised
-from ..config import BuildConfig
+from ..backend import Backend
+from ..backends import (
+    BACKENDS,
+    ModelBackend,
+    golden_model,
+    image_backend,
+    make_backend,
+    make_model,
+    quantised,
+)
 from ..errors import UserError
+from ..image import Image
 from ..play import Checker, Difference, Progress, Watcher, play_episodes
-from ..quantise import DEFAULT_THRESHOLD
+from ..quantise import DEFAULT_THRESHOLD, QuantisedNetwork
 from ..report import Setup, Statistics
+from .options import add_build_options, add_threshold_option, asked_build, check_can_write
 
 EXAMPLES = """\
 examples:
@@ -25,6 +37,7 @@ examples:
   reticent play --game breakout --backend sim --lanes 16 --check --max-decisions 500
   reticent play --game SpaceInvaders --agent random:0.2:0 --backend golden --threshold 0
   reticent play --record breakout.gif --max-decisions 300 --json breakout.json
+  reticent play --image breakout.image --max-decisions 500
 
 backends:
   float    the float delta network: the published counting
@@ -32,7 +45,8 @@ backends:
   sim      the gateware itself, in co-simulation: also counts clock cycles
   fpga     the gateware on a board: not in this version
 
-Exit code 0: played; 1: --check found a difference; 2: bad input; 130: interrupted.
+Exit code 0: played; 1: --check found a difference, or the hardware failed; 2: bad input;
+130: interrupted.
 """
 
 
@@ -56,14 +70,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "(the game's shipped agent)",
     )
     add(
-        "--threshold",
-        type=_thresholds,
-        default=DEFAULT_THRESHOLD,
-        metavar="T",
-        help="in units of the activations; one value, or a comma list for the input and each "
-        f"hidden layer ({DEFAULT_THRESHOLD})",
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="play this image, made by `reticent compile`, instead of compiling the agent",
     )
-    add("--lanes", type=int, default=16, metavar="N", help="multipliers of the machine (16)")
+    add_threshold_option(parser)
+    add_build_options(parser)
     add("--episodes", type=int, default=1, metavar="N", help="whole episodes to play (1)")
     add("--max-decisions", type=int, metavar="N", help="stop after N decisions in all")
     add("--seed", type=int, default=0, metavar="N", help="of episode 0; episode k has N + k (0)")
@@ -76,48 +89,58 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
+@dataclass(frozen=True)
+class Player:
+    """What plays: a backend, and the facts that reports and checks need of it."""
+
+    backend: Backend
+    agent: str  # label
+    threshold: float | Sequence[float]
+    lanes: int | None  # None where there are none
+    layers: list[tuple[str, int]]  # name and dense multiplications
+    # What it computes, and a software model of it to look into; None where nobody asks.
+    network: QuantisedNetwork | None
+    model: ModelBackend | None
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Play; returns the exit code."""
-    _check_files(arguments)
+    check_can_write("--json", arguments.json)
+    check_can_write("--record", arguments.record)
     if arguments.check and arguments.backend == "float":
         raise UserError("--check compares with the integers of the golden model: not for float")
     console = Console()
     with ExitStack() as stack:
         game = AtariGame(arguments.game, sticky=arguments.sticky, noop_max=arguments.noop_max)
         stack.callback(game.close)
-        agent = find_agent(arguments.agent, game.name)
-        _check_agent(agent, game)
-        config = BuildConfig.for_lanes(arguments.lanes)
-        backend = make_backend(arguments.backend, agent, arguments.threshold, config)
+        player = (_image_player if arguments.image else _agent_player)(arguments, game)
+        backend = player.backend
         stack.callback(backend.close)
 
         statistics = Statistics(
             Setup(
                 game=game.name,
                 backend=backend.name,
-                agent=agent.label,
-                lanes=config.lanes if backend.name == "sim" else None,
-                threshold=arguments.threshold,
+                agent=player.agent,
+                lanes=player.lanes,
+                threshold=player.threshold,
                 seed=arguments.seed,
                 checked=arguments.check,
-                layers=[
-                    (layer.name, layer.dense_multiplications) for layer in agent.network.linear
-                ],
+                layers=player.layers,
             )
         )
         watchers: list[Watcher] = [statistics]
         checker = None
         if arguments.check:
-            checker = Checker(quantised(agent, arguments.threshold, config), backend)
+            assert player.network is not None
+            checker = Checker(player.network, backend)
             watchers.append(checker)
         if arguments.record:
             from ..recording import Recorder
 
-            kind = "float" if backend.name == "float" else "golden"
-            model = make_model(kind, agent, arguments.threshold, config)
-            watchers.append(
-                stack.enter_context(Recorder(arguments.record, statistics.setup, model))
-            )
+            assert player.model is not None
+            recorder = Recorder(arguments.record, statistics.setup, player.model)
+            watchers.append(stack.enter_context(recorder))
         watchers.append(stack.enter_context(Progress(console, statistics)))
 
         code = 0
@@ -149,36 +172,75 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _thresholds(text: str) -> float | list[float]:
-    """One number, or a comma list."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number or a comma list of numbers"
-        ) from None
-    return values if len(values) > 1 else values[0]
+def _agent_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
+    """An agent on the backend that was asked for."""
+    agent = find_agent(arguments.agent, game.name)
+    _check_game(
+        f"agent {agent.name}", agent.game, agent.actions, agent.network.input.frame_shape, game
+    )
+    config = asked_build(arguments)
+    threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
+    backend = make_backend(arguments.backend, agent, threshold, config)
+    kind = "float" if backend.name == "float" else "golden"
+    return Player(
+        backend=backend,
+        agent=agent.label,
+        threshold=threshold,
+        lanes=config.lanes if backend.name == "sim" else None,
+        layers=[(layer.name, layer.dense_multiplications) for layer in agent.network.linear],
+        network=quantised(agent, threshold, config) if arguments.check else None,
+        model=make_model(kind, agent, threshold, config) if arguments.record else None,
+    )
 
 
-def _check_files(arguments: argparse.Namespace) -> None:
-    """Refuse files that could not be written at the end of a long game."""
-    for option, path in (("--json", arguments.json), ("--record", arguments.record)):
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            raise UserError(
-                f"{option} {path} cannot be written: name a file in a folder that exists"
-            )
-
-
-def _check_agent(agent: Agent, game: AtariGame) -> None:
-    """Refuse a network that does not fit the game."""
-    if agent.network.input.frame_shape != FRAME_SHAPE:
+def _image_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
+    """An image on the hardware that was asked for. Its agent is needed for checks only."""
+    image = Image.load(arguments.image)
+    config, origin = image.config, image.origin
+    name = f"image {arguments.image}"
+    if origin is None:
+        raise UserError(f"{name} names no game: make one with `reticent compile`")
+    if (arguments.lanes is not None or arguments.set) and asked_build(arguments) != config:
         raise UserError(
-            f"agent {agent.name} watches frames of {agent.network.input.frame_shape}: "
-            f"Atari games give {FRAME_SHAPE}"
+            f"{name} is for build {config.hash:08x} with {config.lanes} lanes, asked for is "
+            f"{asked_build(arguments).hash:08x} with {asked_build(arguments).lanes}: "
+            "compile it for that build, or leave out --lanes and --set"
         )
-    if agent.actions != game.actions:
+    _check_game(name, origin.game, origin.actions, image.frame_shape, game)
+    if arguments.threshold is not None:
+        image = image.with_thresholds(arguments.threshold)
+    network = None
+    if arguments.agent or arguments.check or arguments.record:
+        agent = find_agent(arguments.agent, game.name)
+        network = quantised(agent, DEFAULT_THRESHOLD, config).with_counts(image.thresholds)
+        if network.digest != image.network:
+            raise UserError(
+                f"{name} was compiled from {origin.agent}, agent {agent.label} is another "
+                "network: give --agent with that one"
+            )
+    return Player(
+        backend=image_backend(arguments.backend, image),
+        agent=origin.agent,
+        threshold=origin.threshold if arguments.threshold is None else arguments.threshold,
+        lanes=config.lanes,
+        layers=[(layer.name, layer.dense) for layer in image.layers],
+        network=network,
+        model=golden_model(network) if network and arguments.record else None,
+    )
+
+
+def _check_game(
+    what: str,
+    plays: str,
+    actions: tuple[str, ...],
+    frame_shape: tuple[int, int, int],
+    game: AtariGame,
+) -> None:
+    """Refuse an agent or image that does not fit the game."""
+    if frame_shape != FRAME_SHAPE:
+        raise UserError(f"{what} watches frames of {frame_shape}: Atari games give {FRAME_SHAPE}")
+    if actions != game.actions:
         raise UserError(
-            f"agent {agent.name} has the actions {', '.join(agent.actions)} (of {agent.game}), "
-            f"{game.name} has {', '.join(game.actions)}: give an agent for {game.name}, "
-            "or --agent random"
+            f"{what} has the actions {', '.join(actions)} (of {plays}), {game.name} has "
+            f"{', '.join(game.actions)}: give one for {game.name}, or --agent random"
         )

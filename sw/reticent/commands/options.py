@@ -1,0 +1,105 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from dataclasses import fields
+from pathlib import Path
+
+from ..agent import Agent, find_agent, load_agent
+from ..atari import game_name
+from ..config import BuildConfig
+from ..errors import UserError
+from ..quantise import DEFAULT_THRESHOLD
+
+__all__ = [
+    "LANES",
+    "add_build_options",
+    "add_threshold_option",
+    "asked_build",
+    "check_can_write",
+    "chosen_agent",
+]
+
+LANES = BuildConfig().lanes  # unless --lanes is given
+
+
+def add_threshold_option(parser: argparse.ArgumentParser) -> None:
+    """`--threshold`: None, a number or a list."""
+    parser.add_argument(
+        "--threshold",
+        type=_thresholds,
+        metavar="T",
+        help="in units of the activations; one value, or a comma list for the input and each "
+        f"hidden layer ({DEFAULT_THRESHOLD})",
+    )
+
+
+def add_build_options(parser: argparse.ArgumentParser) -> None:
+    """`--lanes` and `--set`; `asked_build` reads them."""
+    parser.add_argument(
+        "--lanes", type=int, metavar="N", help=f"multipliers of the machine ({LANES})"
+    )
+    parser.add_argument(
+        "--set",
+        type=_choice,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=N",
+        help="other choices of the build, for example weight_depth=16384; `reticent info` shows "
+        "all of an image's",
+    )
+
+
+def asked_build(arguments: argparse.Namespace) -> BuildConfig:
+    """The build that `--lanes` and `--set` ask for."""
+    lanes = LANES if arguments.lanes is None else arguments.lanes
+    return BuildConfig.for_lanes(lanes, **dict(arguments.set))
+
+
+def chosen_agent(arguments: argparse.Namespace) -> Agent:
+    """The agent that `--agent` and `--game` name; the game of an agent file need not be given."""
+    wanted, game = arguments.agent, arguments.game
+    if wanted is None or wanted.split(":")[0] == "random":
+        return find_agent(wanted, game_name(game or "breakout"))
+    agent = load_agent(wanted)
+    if game is not None and game_name(game) != agent.game:
+        raise UserError(f"agent {agent.name} plays {agent.game}: leave out --game {game}")
+    return agent
+
+
+def check_can_write(option: str, path: Path | None) -> None:
+    """Refuse a file that could not be written at the end of a long job. None is no file."""
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise UserError(f"{option} {path} cannot be written: name a file in a folder that exists")
+
+
+def _thresholds(text: str) -> float | list[float]:
+    """One number, or a comma list."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number or a comma list of numbers"
+        ) from None
+    return values if len(values) > 1 else values[0]
+
+
+def _choice(text: str) -> tuple[str, int]:
+    """`name=number`, the name a field of `BuildConfig`."""
+    name, _, number = text.partition("=")
+    names = [field.name for field in fields(BuildConfig)]
+    if name == "lanes":
+        raise argparse.ArgumentTypeError("lanes are not set here: give --lanes")
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        remedy = f"did you mean {close[0]}?" if close else f"give one of {', '.join(names)}"
+        raise argparse.ArgumentTypeError(f"a build has no choice {name!r}: {remedy}")
+    try:
+        return name, int(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a whole number, for example {name}=1024"
+        ) from None
