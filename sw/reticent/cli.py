@@ -18,6 +18,7 @@ COMMANDS = (
     "play",
     "compile",
     "info",
+    "importing",
     "verilog",
 )  # modules of `reticent.commands`, in the order of the help
 
