@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS
 
+from .interfaces import index_shape
+
 __all__ = ["Counters", "sum_of"]
 
 COUNTS = data.StructLayout({"events": WORD_BITS, "significant": WORD_BITS, "cycles": WORD_BITS})
@@ -47,13 +49,13 @@ class Counters(wiring.Component):
                 "counting": In(1),
                 "phase": In(1),
                 "store": In(1),
-                "layer": In(range(c.layers)),
+                "layer": In(index_shape(c.layers)),
                 "events": In(range(c.lanes + 1)),
                 "multiplies": In(c.lanes),
                 "cause": In(range(len(LOST_CAUSES))),
                 "total": Out(WORD_BITS),
                 "lost": Out(data.ArrayLayout(unsigned(WORD_BITS), len(LOST_CAUSES))),
-                "read_layer": In(range(c.layers)),
+                "read_layer": In(index_shape(c.layers)),
                 "counts": Out(COUNTS),
             }
         )

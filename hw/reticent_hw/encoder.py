@@ -8,7 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import THRESHOLD_BITS
 
-from .interfaces import event_layout, pixel_stream
+from .interfaces import event_layout, index_shape, pixel_stream
 
 __all__ = ["DeltaEncoder"]
 
@@ -65,7 +65,7 @@ class DeltaEncoder(wiring.Component):
 
         # Position of the next pixel.
         y, x, channel = Signal(c.position_bits), Signal(c.position_bits), Signal(8)
-        index = Signal(range(c.frame_depth))
+        index = Signal(index_shape(c.frame_depth))
         first_frame = Signal(init=1)
         complete = Signal()
         last_channel, last_x, last_y = Signal(), Signal(), Signal()
@@ -118,6 +118,7 @@ class DeltaEncoder(wiring.Component):
         places = [Signal(place, name=f"place_{i}") for i in range(2)]
         row = Signal.like(index)
         before, after = Signal(history), Signal(history)
+        newest = Signal(8)
         change = Signal(signed(DELTA_BITS))
         magnitude = Signal(DELTA_BITS)
         move_compared = Signal()
@@ -128,15 +129,14 @@ class DeltaEncoder(wiring.Component):
             before.eq(Mux(first_frame, 0, read.data)),
             change.eq(Mux(same, 0, pixel - before[0])),
             magnitude.eq(Mux(change < 0, -change, change)),
-            after[0].eq(Mux(magnitude > self.threshold, pixel, before[0])),
+            newest.eq(Mux(magnitude > self.threshold, pixel, before[0])),
+            after[0].eq(newest),
             write.addr.eq(row),
             write.data.eq(after),
             write.en.eq(compared & move_compared),
         ]
         for age in range(1, c.stack):
-            m.d.comb += after[age].eq(
-                Mux(first_frame & self.repeat_first, after[0], before[age - 1])
-            )
+            m.d.comb += after[age].eq(Mux(first_frame & self.repeat_first, newest, before[age - 1]))
         with m.If(move):
             m.d.sync += [
                 compared.eq(taken & ~skip),
@@ -168,7 +168,7 @@ class DeltaEncoder(wiring.Component):
         changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
         pending = Signal(c.stack)
         others = Signal(c.stack)
-        frame = Signal(range(c.stack))
+        frame = Signal(index_shape(c.stack))
         event = Signal(event_layout(c))
         pushed = Signal()
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(

@@ -26,7 +26,14 @@ from reticent.layout import (
 
 from .core import Core
 
-__all__ = ["TOP", "VerilogPlatform", "core_verilog", "sidecar", "write_verilog"]
+__all__ = [
+    "TOP",
+    "VerilogPlatform",
+    "component_verilog",
+    "core_verilog",
+    "sidecar",
+    "write_verilog",
+]
 
 TOP = "reticent_core"
 
@@ -96,6 +103,14 @@ def _convert(elaboratable: Elaboratable, name: str, platform: VerilogPlatform, *
     )
 
 
+def component_verilog(component: Elaboratable, name: str, **ports) -> str:
+    """A component with all modules that it needs, in one Verilog text. For benches of one block."""
+    platform = VerilogPlatform()
+    text = _convert(component, name, platform, **ports)
+    memories = Path(__file__).with_name("memories.v").read_text()
+    return "\n".join([text, *platform.modules.values(), memories])
+
+
 def core_verilog(core: Core) -> str:
     """The whole core in one Verilog text. Reproducible, free of paths."""
     m = Module()
@@ -107,10 +122,7 @@ def core_verilog(core: Core) -> str:
     m.d.entry += sync.rst.eq(rst)
     m.submodules.core = core
     ports = [Value.cast(value) for _, _, value in core.signature.flatten(core)]
-    platform = VerilogPlatform()
-    text = _convert(m, TOP, platform, ports=[sync.clk, rst, *ports])
-    memories = Path(__file__).with_name("memories.v").read_text()
-    return "\n".join([text, *platform.modules.values(), memories])
+    return component_verilog(m, TOP, ports=[sync.clk, rst, *ports])
 
 
 def sidecar(core: Core) -> dict:

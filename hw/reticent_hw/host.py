@@ -44,7 +44,7 @@ class HostPort(wiring.Component):
         c = config
         self.settings = {
             Register.LAYERS: range(c.layers + 1),
-            Register.OUTPUTS: range(c.channel_depth * c.lanes),
+            Register.OUTPUTS: range(c.channel_depth * c.lanes + 1),
             Register.HEIGHT: unsigned(c.position_bits + 1),
             Register.WIDTH: unsigned(c.position_bits + 1),
             Register.CHANNELS: unsigned(8),

@@ -16,11 +16,17 @@ __all__ = [
     "ScanSignature",
     "command_stream",
     "event_layout",
+    "index_shape",
     "pixel_stream",
     "range_layout",
     "result_stream",
     "row_layout",
 ]
+
+
+def index_shape(count: int) -> Shape:
+    """An index below `count`; at least one bit, because Verilog has no vectors of width zero."""
+    return unsigned(max(1, Shape.cast(range(count)).width))
 
 
 def row_layout(config: BuildConfig, space: Space) -> data.StructLayout:
@@ -131,7 +137,7 @@ class MarkSignature(wiring.Signature):
         super().__init__(
             {
                 "valid": Out(1),
-                "row": Out(range(config.map_rows)),
+                "row": Out(index_shape(config.map_rows)),
                 "second": Out(1),
                 "mask": Out(config.map_columns),
             }

@@ -8,7 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import Space
 
-from .interfaces import ScanSignature, event_layout, row_layout
+from .interfaces import ScanSignature, event_layout, index_shape, row_layout
 from .lane import SCAN_LATENCY
 
 __all__ = ["NeuronScanner", "group_layout"]
@@ -60,7 +60,7 @@ class NeuronScanner(wiring.Component):
                 "source": In(row_layout(c, Space.LAYER)),
                 "everything": In(1),
                 "local": In(1),
-                "row": Out(range(c.map_rows)),
+                "row": Out(index_shape(c.map_rows)),
                 "columns": In(c.map_columns),
                 "clear": Out(1),
                 "scan": Out(ScanSignature(c)),
@@ -85,7 +85,7 @@ class NeuronScanner(wiring.Component):
         wanted = Signal(columns_shape)
         found = Signal()
         found_columns = Signal(columns_shape)
-        found_row = Signal(range(c.map_rows))
+        found_row = Signal(index_shape(c.map_rows))
         found_base = Signal(c.state_address_bits)
         take = Signal()
         m.d.comb += [
@@ -115,10 +115,10 @@ class NeuronScanner(wiring.Component):
         # Issue its groups: column by column (lowest bit first), channel by channel.
         issuing = Signal()
         columns = Signal(columns_shape)
-        y = Signal(range(c.map_rows))
+        y = Signal(index_shape(c.map_rows))
         base = Signal(c.state_address_bits)
         k = Signal(range(c.channel_depth))
-        column = Signal(range(c.map_columns))
+        column = Signal(index_shape(c.map_columns))
         rest = Signal(columns_shape)
         credit, issue, last_channel, last = Signal(), Signal(), Signal(), Signal()
         for i in reversed(range(c.map_columns)):
@@ -193,7 +193,7 @@ class NeuronScanner(wiring.Component):
         # Serialise: lowest lane first.
         sending = Signal()
         current = Signal(group)
-        lane = Signal(range(c.lanes))
+        lane = Signal(index_shape(c.lanes))
         sent, emptied = Signal(), Signal()
         remaining = Signal(c.lanes)
         for i in reversed(range(c.lanes)):

@@ -8,7 +8,7 @@ from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS, Space
 
 from .counters import COUNTS, sum_of
-from .interfaces import LoadSignature, ScanSignature, result_stream, row_layout
+from .interfaces import LoadSignature, ScanSignature, index_shape, result_stream, row_layout
 from .memory import LoadedMemory
 
 __all__ = ["Sequencer"]
@@ -51,7 +51,7 @@ class Sequencer(wiring.Component):
             {
                 "load": In(LoadSignature(c)),
                 "layers": In(layer_index),
-                "outputs": In(range(c.channel_depth * c.lanes)),
+                "outputs": In(range(c.channel_depth * c.lanes + 1)),
                 "frame_ready": In(1),
                 "source_done": In(2),
                 "flowing": In(1),
@@ -69,7 +69,7 @@ class Sequencer(wiring.Component):
                 "everything": Out(1),
                 "changed": In(c.layers),
                 "scan": Out(ScanSignature(c)),
-                "row": Out(range(c.map_rows)),
+                "row": Out(index_shape(c.map_rows)),
                 "clear": Out(1),
                 "idle": Out(1),
                 "probe_row": In(c.state_address_bits),
@@ -78,7 +78,7 @@ class Sequencer(wiring.Component):
                 "counting": Out(1),
                 "store": Out(1),
                 "cause": Out(range(len(LOST_CAUSES))),
-                "read_layer": Out(range(c.layers)),
+                "read_layer": Out(index_shape(c.layers)),
                 "counts": In(COUNTS),
                 "total": In(32),
                 "lost": In(data.ArrayLayout(unsigned(32), len(LOST_CAUSES))),
@@ -127,7 +127,7 @@ class Sequencer(wiring.Component):
 
         # Output k * lanes + lane of the last layer is in lane `lane`; in a local layer output k is
         # the sum over all lanes.
-        word, lane = Signal(range(c.channel_depth * c.lanes)), Signal(range(c.lanes))
+        word, lane = Signal(range(c.channel_depth * c.lanes)), Signal(index_shape(c.lanes))
         local = self.target.local
         answer = Signal(signed(WORD_BITS))
         m.d.sync += answer.eq(

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from reticent.config import BuildConfig
 
-from .interfaces import MarkSignature
+from .interfaces import MarkSignature, index_shape
 
 __all__ = ["TouchedMap"]
 
@@ -29,7 +29,7 @@ class TouchedMap(wiring.Component):
         super().__init__(
             {
                 "mark": In(MarkSignature(config)),
-                "row": In(range(config.map_rows)),
+                "row": In(index_shape(config.map_rows)),
                 "columns": Out(config.map_columns),
                 "clear": In(1),
             }

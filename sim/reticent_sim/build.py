@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,16 @@ from pathlib import Path
 from reticent.config import BuildConfig
 from reticent.errors import UserError
 
-__all__ = ["build_folder", "library", "toolchain_environment", "verilog_folder"]
+__all__ = [
+    "WARNINGS",
+    "build_folder",
+    "library",
+    "publish",
+    "scratch_folder",
+    "sources_digest",
+    "toolchain_environment",
+    "verilog_folder",
+]
 
 # Amaranth's Verilog leaves widths to the language's rules, gives registers an initial value besides
 # their reset, and writes case statements without a default branch after assigning one. Everything
@@ -52,7 +62,7 @@ def toolchain_environment() -> dict[str, str]:
     return environment
 
 
-def _sources_digest() -> str:
+def sources_digest() -> str:
     """Changes when anything changes that decides the model."""
     import reticent
     import reticent_hw
@@ -72,7 +82,7 @@ def _sources_digest() -> str:
 
 
 def _name(config: BuildConfig) -> str:
-    return f"{config.lanes}-lanes-{config.hash:08x}-{_sources_digest()}"
+    return f"{config.lanes}-lanes-{config.hash:08x}-{sources_digest()}"
 
 
 def verilog_folder(config: BuildConfig) -> Path:
@@ -81,9 +91,9 @@ def verilog_folder(config: BuildConfig) -> Path:
     if not folder.exists():
         from reticent_hw.export import write_verilog
 
-        with _scratch(folder) as scratch:
+        with scratch_folder(folder) as scratch:
             write_verilog(config, scratch)
-            _publish(scratch, folder)
+            publish(scratch, folder)
     return folder
 
 
@@ -93,8 +103,13 @@ def library(config: BuildConfig) -> Path:
     made = folder / "libreticent_core.so"
     if made.exists():
         return made
+    print(
+        f"building the co-simulated core ({config.lanes} lanes), once; about a minute",
+        file=sys.stderr,
+        flush=True,
+    )
     verilog = verilog_folder(config)
-    with _scratch(folder) as scratch:
+    with scratch_folder(folder) as scratch:
         _run(
             ["verilator", "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast",
              "--no-assert", *WARNINGS, "--top-module", "reticent_core",
@@ -112,12 +127,12 @@ def library(config: BuildConfig) -> Path:
             scratch,
         )  # fmt: skip
         shutil.rmtree(scratch / "obj")
-        _publish(scratch, folder)
+        publish(scratch, folder)
     return made
 
 
 @contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
+def scratch_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to build in; gone afterwards, whatever happens."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
@@ -127,7 +142,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _publish(scratch: Path, folder: Path) -> None:
+def publish(scratch: Path, folder: Path) -> None:
     """Rename into place: others see the whole result or none of it."""
     try:
         os.rename(scratch, folder)
