@@ -1,0 +1,70 @@
+"""The cocotb benches of single blocks, each on the builds that matter to it."""
+
+import pytest
+
+from reticent.config import BuildConfig
+from reticent_sim.bench import run_bench
+
+SMALL = BuildConfig(
+    lanes=4,
+    fifo_depth=8,
+    queue_depth=32,
+    stack=4,
+    frame_depth=512,
+    layers=4,
+    weight_depth=256,
+    pointer_depth=512,
+    state_depth_even=64,
+    state_depth_odd=32,
+    channel_depth=16,
+    map_depth=64,
+    map_rows=12,
+    map_columns=10,
+    relative_bits=7,
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(SMALL, id="default widths"),
+        pytest.param(SMALL.replace(accumulator_bits=32, multiplier_bits=9), id="other widths"),
+    ],
+)
+def test_requantiser(config, tmp_path):
+    run_bench("requantiser", config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(SMALL, id="12 rows"),
+        pytest.param(SMALL.replace(map_rows=7, map_columns=33), id="7 rows"),
+    ],
+)
+def test_touched_map(config, tmp_path):
+    run_bench("touched", config, tmp_path)
+
+
+def test_lane(tmp_path):
+    run_bench("lane", SMALL, tmp_path)
+
+
+def test_range_generator(tmp_path):
+    run_bench("ranges", SMALL.replace(weight_depth=2048, channel_depth=64), tmp_path)
+
+
+@pytest.mark.parametrize("lanes", [3, 4])
+def test_neuron_scanner(lanes, tmp_path):
+    run_bench("scanner", SMALL.replace(lanes=lanes, state_depth_even=1024), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(SMALL, id="stack of 4"),
+        pytest.param(SMALL.replace(stack=1, queue_depth=16), id="single frames"),
+    ],
+)
+def test_delta_encoder(config, tmp_path):
+    run_bench("encoder", config, tmp_path)
