@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reticent.config import BuildConfig
-from reticent.errors import UserError
+from reticent.errors import ToolError, UserError
 
 __all__ = [
     "WARNINGS",
@@ -134,8 +134,14 @@ def library(config: BuildConfig) -> Path:
 @contextlib.contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to build in; gone afterwards, whatever happens."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent} cannot be written ({error.strerror}): set RETICENT_BUILD to a folder "
+            "that can be"
+        ) from None
     try:
         yield path
     finally:
@@ -157,11 +163,18 @@ def _run(command: list[str], folder: Path) -> None:
         cwd=folder,
         env=toolchain_environment(),
         text=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{command[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        # The folder of the build is about to go; what the tool said must stay.
+        log = build_folder() / f"{command[0]}.log"
+        log.write_text(done.stdout)
+        raise ToolError(
+            f"building the co-simulated core failed: {command[0]} exited with {done.returncode}; "
+            f"what it said is in {log}"
+        )
 
 
 def _output(command: list[str]) -> str:

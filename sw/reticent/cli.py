@@ -14,13 +14,8 @@ from .errors import ToolError, UserError
 
 __all__ = ["main"]
 
-COMMANDS = (
-    "play",
-    "compile",
-    "info",
-    "importing",
-    "verilog",
-)  # modules of `reticent.commands`, in the order of the help
+# Modules of `reticent.commands`, in the order of the help.
+COMMANDS = ("play", "compile", "info", "importing", "verilog", "bench")
 
 # What the optional parts import, by the extra that installs it.
 EXTRAS = {

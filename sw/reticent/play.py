@@ -7,24 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from .atari import AtariGame, Decision, rollout
-from .backend import Backend
+from .backend import Backend, StepResult
 from .errors import UserError
-from .golden import Golden
+from .golden import Golden, Step
 from .quantise import QuantisedNetwork
 from .report import Statistics
 
-__all__ = ["Checker", "Difference", "Progress", "Watcher", "play_episodes"]
-
-Arrays = Sequence[npt.NDArray[Any]]
+__all__ = ["Checker", "Comparison", "Difference", "Progress", "Watcher", "play_episodes"]
 
 
 class Watcher(Protocol):
@@ -59,18 +56,69 @@ class Difference(Exception):
     """A backend and the golden model disagree."""
 
 
+class Comparison:
+    """Compares a backend with a golden model that takes the same steps.
+
+    Compared are, at every step, events and multiplications of each layer and the outputs; and on
+    demand all accumulators, if the backend has a method `accumulators() -> list of (out, h, w)`.
+    With it, any difference names the first neuron too. `where` begins a difference's message.
+    """
+
+    def __init__(self, golden: Golden, backend: Backend) -> None:
+        self._golden = golden
+        self._names = [layer.name for layer in golden.network.layers]
+        self._accumulators = getattr(backend, "accumulators", None)
+
+    def step(self, where: str, expected: Step, result: StepResult) -> None:
+        """Raise `Difference` unless both got the same from one step."""
+        for i, name in enumerate(self._names):
+            for what, wanted, got in (
+                ("events", expected.events[i], result.events[i]),
+                ("multiplications", expected.significant[i], result.significant[i]),
+            ):
+                self._same(f"{where}: layer {name}, {what}", wanted, got)
+        for neuron, (wanted, got) in enumerate(zip(expected.outputs, result.outputs, strict=True)):
+            self._same(f"{where}: layer {self._names[-1]}, neuron {neuron}", int(wanted), int(got))
+
+    def accumulators(self, where: str) -> None:
+        """Raise `Difference` unless the accumulators of all layers are the same."""
+        found = self._first_neuron()
+        if found:
+            raise Difference(f"{where}: {found}")
+
+    def _same(self, what: str, expected: int, got: int) -> None:
+        if expected != got:
+            neuron = self._first_neuron()
+            raise Difference(
+                f"{what}: expected {expected}, got {got}"
+                + (f"; first accumulator: {neuron}" if neuron else "")
+            )
+
+    def _first_neuron(self) -> str | None:
+        """The first accumulator that differs, if the backend can show its accumulators."""
+        if self._accumulators is None:
+            return None
+        for name, expected, got in zip(
+            self._names, self._golden.acc, self._accumulators(), strict=True
+        ):
+            for index in np.argwhere(expected != got):
+                neuron = tuple(int(i) for i in index)
+                return (
+                    f"layer {name}, neuron {neuron} (channel, y, x): "
+                    f"expected {expected[neuron]}, got {got[neuron]}"
+                )
+        return None
+
+
 class Checker:
     """Runs the golden model beside a backend and raises `Difference` where they part.
 
-    Compared are, at every decision, events and multiplications of each layer and the outputs; at
-    the end of every episode and in `finish`, all accumulators, if the backend has a method
-    `accumulators() -> list of (out, h, w)`. With it, any difference names the first neuron too.
+    See `Comparison` for what is compared; accumulators at the end of every episode and in `finish`.
     """
 
     def __init__(self, network: QuantisedNetwork, backend: Backend) -> None:
         self.golden = Golden(network)
-        self.names = [layer.name for layer in network.layers]
-        self._accumulators = getattr(backend, "accumulators", None)
+        self._comparison = Comparison(self.golden, backend)
         self._where = "before the first decision"
 
     def add(self, decision: Decision) -> None:
@@ -81,45 +129,13 @@ class Checker:
             self._step = 0
         self._step += 1
         self._where = f"episode {decision.episode + 1}, step {self._step}"
-        result, expected = decision.result, self.golden.step(decision.frame)
-        for i, name in enumerate(self.names):
-            self._same(f"layer {name}, events", expected.events[i], result.events[i])
-            self._same(
-                f"layer {name}, multiplications", expected.significant[i], result.significant[i]
-            )
-        for neuron, (wanted, got) in enumerate(zip(expected.outputs, result.outputs, strict=True)):
-            self._same(f"layer {self.names[-1]}, neuron {neuron}", int(wanted), int(got))
+        self._comparison.step(self._where, self.golden.step(decision.frame), decision.result)
         if decision.over:
             self.finish()
 
     def finish(self) -> None:
         """Compare the accumulators of all layers."""
-        found = self._first_neuron()
-        if found:
-            raise Difference(f"{self._where}: {found}")
-
-    def _same(self, what: str, expected: int, got: int) -> None:
-        if expected != got:
-            neuron = self._first_neuron()
-            raise Difference(
-                f"{self._where}: {what}: expected {expected}, got {got}"
-                + (f"; first accumulator: {neuron}" if neuron else "")
-            )
-
-    def _first_neuron(self) -> str | None:
-        """The first accumulator that differs, if the backend can show its accumulators."""
-        if self._accumulators is None:
-            return None
-        for name, expected, got in zip(
-            self.names, self.golden.acc, self._accumulators(), strict=True
-        ):
-            for index in np.argwhere(expected != got):
-                neuron = tuple(int(i) for i in index)
-                return (
-                    f"layer {name}, neuron {neuron} (channel, y, x): "
-                    f"expected {expected[neuron]}, got {got[neuron]}"
-                )
-        return None
+        self._comparison.accumulators(self._where)
 
 
 class Progress:

@@ -1,0 +1,199 @@
+"""`reticent bench`: the project's figures, measured in one run."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..errors import UserError
+from ..layout import LOST_CAUSES
+from .options import check_can_write
+
+EXAMPLES = """\
+examples:
+  reticent bench
+  reticent bench --games breakout krull --lanes 8 16 32 --steps 100 --json bench.json
+
+All but the times is the same on every machine. Exit code 0: every frame was exact; 1: one was not.
+"""
+
+WIDTH = 100  # columns of the tables, on a terminal or not
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure the project's figures: exactness, cycles, speed",
+        description="Record games, send the recordings through the co-simulated core and the "
+        "golden model, compare every frame, and print cycles, utilisation and speed-up. Then "
+        "time each way of running the network on the first game.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--games", nargs="+", metavar="GAME", help="any ALE games (the six of the figures)")
+    add("--lanes", nargs="+", type=int, default=[16, 32], metavar="N", help="builds (16 32)")
+    add("--steps", type=int, default=500, metavar="N", help="consecutive steps of a game (500)")
+    add("--seed", type=int, default=0, metavar="N", help="of the recorded games (0)")
+    add("--json", type=Path, metavar="FILE", help="write all numbers")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    check_can_write("--json", arguments.json)
+    if arguments.steps < 2:
+        raise UserError(f"{arguments.steps} steps: give at least 2, the first is the cold start")
+    if arguments.seed < 0:
+        raise UserError(f"seed is {arguments.seed}: give 0 or more")
+    from ..atari import game_name
+    from ..bench import GAMES, run_bench
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        task = progress.add_task("")
+        report = run_bench(
+            list(dict.fromkeys(game_name(game) for game in arguments.games or GAMES)),
+            list(dict.fromkeys(arguments.lanes)),
+            steps=arguments.steps,
+            seed=arguments.seed,
+            show=lambda text, total: progress.update(
+                task, description=text, total=total, advance=1
+            ),
+        )
+    print(report_text(report))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if all(result["checked"] for result in report["results"]) else 1
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """What `bench.run_bench` found, as plain text."""
+    console = Console(file=io.StringIO(), width=WIDTH, record=True)
+    results, speeds = report["results"], report["speeds"]
+    first = [result for result in results if result["game"] == speeds["game"]]
+    agents = dict.fromkeys(f"{result['game']} {result['agent']}" for result in results)
+    console.print(
+        f"reticent {report['version']}: {report['steps']} consecutive steps of each game, seed "
+        f"{report['seed']}, threshold {report['threshold']}\n\n"
+        "Cycles a frame after the cold start, and the speed-up over as many multipliers that do\n"
+        "all dense multiplications (utilisation = speed-up x fraction):"
+    )
+    console.print(_games(results, report["utilisation"]))
+    console.print("Lane-cycles without a multiplication, in %, by cause:")
+    console.print(_losses(results))
+    console.print(f"Cycles and utilisation within each layer, {speeds['game']}:")
+    console.print(_layers(first))
+    console.print(f"Decisions a second, {speeds['game']}, one core:")
+    console.print(_speeds(speeds))
+    console.print("Agents: " + ", ".join(agents))
+    differences = [result for result in results if not result["checked"]]
+    for result in differences:
+        console.print(
+            f"NOT EXACT: {result['game']}, {result['lanes']} lanes: {result['difference']}"
+        )
+    if not differences:
+        console.print(
+            f"Exact: {report['steps'] * len(results):,} frames equal the golden model in outputs "
+            "and in events and\nmultiplications of each layer, and so do all accumulators at the "
+            "end of each game"
+        )
+    return "\n".join(line.rstrip() for line in console.export_text().splitlines())
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    """A table; its first `left` columns hold text, the others numbers."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for i, heading in enumerate(columns):
+        table.add_column(heading, justify="left" if i < left else "right", no_wrap=True)
+    return table
+
+
+def _games(results: list[dict[str, Any]], figures: dict[str, dict[str, float | None]]) -> Table:
+    """One line a game on each build."""
+    table = _table(
+        *("lanes", "game", "fraction", "cycles", "p99", "worst", "cold", "utilisation"),
+        *("speed-up", "exact"),
+        left=2,
+    )
+    for lanes, means in figures.items():
+        for result in (r for r in results if r["lanes"] == int(lanes)):
+            cycles = result["cycles"]
+            table.add_row(
+                lanes,
+                result["game"],
+                _number(result["fraction"], 4),
+                *(_number(cycles[key]) for key in ("mean", "p99", "worst", "cold_start")),
+                _number(result["utilisation"], 3),
+                _number(result["realised_speedup"], 1),
+                "yes" if result["checked"] else "NO",
+            )
+        for name, key in (("geometric mean", "geometric_mean"), ("worst", "worst")):
+            table.add_row(lanes, name, *[""] * 5, _number(means[key], 3))
+        table.add_section()
+    return table
+
+
+def _losses(results: list[dict[str, Any]]) -> Table:
+    """One line a game on each build, one column a cause."""
+    table = _table("lanes", "game", *LOST_CAUSES, left=2)
+    for result in sorted(results, key=lambda result: result["lanes"]):
+        shares = (result["lost"].get(cause, 0) for cause in LOST_CAUSES)
+        table.add_row(
+            str(result["lanes"]), result["game"], *(_number(100 * share, 1) for share in shares)
+        )
+    return table
+
+
+def _layers(results: list[dict[str, Any]]) -> Table:
+    """One line a layer, one column a build."""
+    columns = [f"{what}\n{r['lanes']} lanes" for r in results for what in ("cycles", "utilisation")]
+    table = _table("layer", "events", "significant", *columns)
+    for layers in zip(*(result["layers"] for result in results), strict=True):
+        table.add_row(
+            layers[0]["name"],
+            _number(layers[0]["events"]),
+            _number(layers[0]["significant"]),
+            *(
+                text
+                for layer in layers
+                for text in (_number(layer["cycles"]), _number(layer["utilisation"], 3))
+            ),
+        )
+    return table
+
+
+def _speeds(speeds: dict[str, Any]) -> Table:
+    """One line a way of running the network; the ratio is over the fastest dense one."""
+    found, torch = speeds["decisions_per_second"], f"dense PyTorch {speeds['torch'] or ''}".strip()
+    labels = {
+        "sim": f"sim: the core in co-simulation, {speeds['lanes']} lanes",
+        "golden": "golden: the int8 delta network, fast engine",
+        "float": "float: the float32 delta network, fast engine",
+    }
+    dense = max((found[name] for name in found if name not in labels), default=None)
+    table = _table("", "decisions/s", "x dense PyTorch")
+    for name, speed in found.items():
+        label = labels.get(name) or f"{torch}, {name.removeprefix('dense ')}"
+        table.add_row(label, _number(speed), _number(speed / dense, 2) if dense else "-")
+    if dense is None:
+        table.add_row(f"{torch}: not installed (pip install 'reticent[import]')", "-", "-")
+    return table
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
