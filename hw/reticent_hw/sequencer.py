@@ -231,10 +231,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.scan.row.eq(walk)
                 m.next = "OUTPUT_ADD"
 
+            # The row stays addressed: `answer` must not change until it is taken.
             with m.State("OUTPUT_ADD"):
+                m.d.comb += self.scan.row.eq(walk)
                 m.next = "OUTPUT"
 
             with m.State("OUTPUT"):
+                m.d.comb += self.scan.row.eq(walk)
                 emit(answer)
                 with m.If(results.ready):
                     m.d.sync += [word.eq(word + 1), lane.eq(lane + 1)]
