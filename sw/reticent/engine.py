@@ -22,14 +22,15 @@ How it is fast on one core:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 from numba.experimental import structref
 
 from .arithmetic import PIXEL_MAX, activation_range, signed_bits
+from .compiled import compiled
 from .errors import UserError
 from .floatnet import FloatStep
 from .golden import Step
@@ -38,17 +39,11 @@ from .quantise import QuantisedLayer, QuantisedNetwork, per_layer
 
 __all__ = ["Engine", "FloatEngine"]
 
-F = TypeVar("F")
 Array = npt.NDArray[Any]
 
 PACKED_BELOW = 0.06  # density under which looking up addresses beats multiplying zeros (measured)
 ACCUMULATOR_BITS = 32
 WORD = 8  # pixels compared at once, as one 64-bit word
-
-
-def _compiled(function: F) -> F:
-    """Compile on the first call and keep the result on disk."""
-    return njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
 # What the kernel knows of one layer. Offsets count items of the flat arrays of `_Plan`, `_State`.
@@ -130,9 +125,28 @@ class _State(NamedTuple):
     significant: npt.NDArray[np.int64]
 
 
-@_compiled
-def _compare(plan: _Plan, state: _State, slot: int, before: int) -> None:
+@structref.register
+class _MachineType(types.StructRef):  # type: ignore[misc]
+    """The compiler's type of a `_Machine`."""
+
+
+class _Machine(structref.StructRefProxy):  # type: ignore[misc]
+    """Plan and state as one reference: passing all arrays would cost a tenth of a step."""
+
+
+structref.define_proxy(_Machine, _MachineType, ["plan", "state"])
+
+
+@compiled
+def _bind(plan: _Plan, state: _State) -> _Machine:
+    """Compiled only because the compiler keeps the result on disk."""
+    return _Machine(plan, state)
+
+
+@compiled
+def _compare(machine: _Machine, slot: int, before: int) -> None:
     """Threshold the new frame against ring slot `before`: fill slot `slot` with its events."""
+    plan, state = machine.plan, machine.state
     layer = plan.layers[0]
     channels, taps = layer.in_channels // len(state.history), layer.taps
     threshold, levels, inputs = state.thresholds[0], plan.levels, plan.inputs
@@ -158,9 +172,10 @@ def _compare(plan: _Plan, state: _State, slot: int, before: int) -> None:
     state.past_events[slot] = events
 
 
-@_compiled
-def _replay(plan: _Plan, state: _State, slot: int) -> None:
+@compiled
+def _replay(machine: _Machine, slot: int) -> None:
     """Batch what all channels of the stack send when `slot` is the newest one's."""
+    plan, state = machine.plan, machine.state
     layer = plan.layers[0]
     stack = len(state.history)
     channel_step = layer.in_channels // stack * layer.taps
@@ -195,9 +210,10 @@ def _replay(plan: _Plan, state: _State, slot: int) -> None:
     state.events[0] = events
 
 
-@_compiled
-def _multiply(plan: _Plan, state: _State, i: int) -> None:
+@compiled
+def _multiply(machine: _Machine, i: int) -> None:
     """Add the products of layer i's events to its accumulators, and count them."""
+    plan, state = machine.plan, machine.state
     layer = plan.layers[i]
     out, out_width, kernel_width = layer.out_channels, layer.out_width, layer.kernel_width
     packed, first_group, first_event = layer.packed, layer.groups, layer.events
@@ -254,7 +270,7 @@ def _multiply(plan: _Plan, state: _State, i: int) -> None:
     state.significant[i] = products
 
 
-@_compiled
+@compiled
 def _activate(acc: Any, multiplier: Any, half: Any, low: Any, high: Any) -> Any:
     """An accumulator's activation; exact for integers, which all have less than 53 bits."""
     x = acc * multiplier + half
@@ -263,9 +279,10 @@ def _activate(acc: Any, multiplier: Any, half: Any, low: Any, high: Any) -> Any:
     return np.floor(x) if half != 0 else x
 
 
-@_compiled
-def _fire(plan: _Plan, state: _State, i: int, everywhere: bool) -> None:
+@compiled
+def _fire(machine: _Machine, i: int, everywhere: bool) -> None:
     """Examine layer i's inputs where touched (or everywhere) and batch the events they send."""
+    plan, state = machine.plan, machine.state
     layer, before = plan.layers[i], plan.layers[i - 1]
     taps, first_input = layer.taps, layer.inputs
     first_group, first_event = layer.groups, layer.events
@@ -313,26 +330,8 @@ def _fire(plan: _Plan, state: _State, i: int, everywhere: bool) -> None:
     state.events[i] = events - first_event
 
 
-@structref.register
-class _MachineType(types.StructRef):  # type: ignore[misc]
-    """The compiler's type of a `_Machine`."""
-
-
-class _Machine(structref.StructRefProxy):  # type: ignore[misc]
-    """Plan and state as one reference: passing every array would cost a tenth of a step."""
-
-
-structref.define_proxy(_Machine, _MachineType, ["plan", "state"])
-
-
-@_compiled
-def _bind(plan: _Plan, state: _State) -> _Machine:
-    """Compiled only because the compiler keeps the result on disk."""
-    return _Machine(plan, state)
-
-
-@_compiled
-def _step(machine: Any, slot: int, everywhere: bool, copies: bool) -> None:
+@compiled
+def _step(machine: _Machine, slot: int, everywhere: bool, copies: bool) -> None:
     """One frame through all layers.
 
     `slot` of the ring takes the new frame, `everywhere` examines all neurons, `copies` makes the
@@ -341,12 +340,12 @@ def _step(machine: Any, slot: int, everywhere: bool, copies: bool) -> None:
     plan, state = machine.plan, machine.state
     stack = len(state.history)
     for past in range(stack if copies else 1):
-        _compare(plan, state, (slot + past) % stack, (slot - 1) % stack)
-    _replay(plan, state, slot)
+        _compare(machine, (slot + past) % stack, (slot - 1) % stack)
+    _replay(machine, slot)
     for i in range(len(plan.layers)):
         if i > 0:
-            _fire(plan, state, i, everywhere)
-        _multiply(plan, state, i)
+            _fire(machine, i, everywhere)
+        _multiply(machine, i)
 
 
 def _tap_order(kernel: int, stride: int) -> list[int]:
