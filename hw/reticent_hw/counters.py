@@ -80,6 +80,8 @@ class Counters(wiring.Component):
             idle.eq(c.lanes - busy),
             write.addr.eq(self.layer),
             write.data.eq(counts),
+            # The cycle that stores belongs to the layer.
+            write.data.cycles.eq(counts.cycles + 1),
             write.en.eq(self.store),
             read.addr.eq(self.read_layer),
             self.counts.eq(read.data),

@@ -15,10 +15,11 @@ __all__ = ["Backend", "Cycles", "StepResult"]
 class Cycles:
     """Clock cycles of one decision, from the device's own counters.
 
-    `layers[i]` runs from the first event offered to layer i until its last accumulator is
-    written; `total` runs from the end of the frame (or from when its events overflow the event
-    queue) to the answer and is more than the sum of the layers. `busy` counts lane-cycles that
-    multiplied, `lost` lane-cycles that did not, by cause: `lanes * total = busy + sum(lost)`.
+    `layers[i]` runs from the first cycle in which layer i may receive events until its last
+    accumulator is written and the next layer begins. `total` runs from the last pixel of the frame
+    (or from when its events overflow the event queue) to the answer: the sum of the layers, and
+    the few cycles before the first. `busy` counts lane-cycles that multiplied, `lost` lane-cycles
+    that did not, by cause: `lanes * total = busy + sum(lost)`.
     """
 
     layers: tuple[int, ...]

@@ -35,6 +35,7 @@ __all__ = [
     "pack",
     "row_fields",
     "row_words",
+    "unpack",
     "word_index_bits",
 ]
 
@@ -191,6 +192,20 @@ def pack(config: BuildConfig, space: Space, rows: Mapping[str, Sequence[int] | I
             words[:, word + 1] |= unsigned >> (WORD_BITS - position)
         offset += bits
     return words
+
+
+def unpack(config: BuildConfig, space: Space, words: Ints) -> dict[str, Ints]:
+    """The inverse of `pack`: an array of each field from words (..., row_words)."""
+    found, offset = {}, 0
+    for name, bits, signed in row_fields(config, space):
+        word, position = divmod(offset, WORD_BITS)
+        value = words[..., word] >> position
+        if position + bits > WORD_BITS:
+            value = value | (words[..., word + 1] << (WORD_BITS - position))
+        value = value & ((1 << bits) - 1)
+        found[name] = value - ((value >> (bits - 1)) << bits) if signed else value
+        offset += bits
+    return found
 
 
 @dataclass(frozen=True)

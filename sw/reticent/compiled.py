@@ -1,0 +1,16 @@
+"""Compiled functions: the one place that says how numba is used."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from numba import njit
+
+__all__ = ["compiled"]
+
+F = TypeVar("F")
+
+
+def compiled(function: F) -> F:
+    """Compile on the first call and keep the result on disk."""
+    return njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
