@@ -25,7 +25,8 @@ class HostPort(wiring.Component):
     """Executes commands: one write a cycle, one read every three cycles.
 
     While a frame is being worked on only restarts and register reads are taken; everything else
-    waits. Unknown addresses read as zero, writes to them do nothing.
+    waits. Registers, spaces and lanes that do not exist read as zero, writes to them do nothing;
+    whether a memory has a row is not checked.
 
     Members
     -------
@@ -34,7 +35,8 @@ class HostPort(wiring.Component):
     settings... : the network's registers, stable
     thresholds : T_q on the input of each layer; `changed` marks those that are being written
     restart : abandon everything and initialise; one cycle
-    executing : a command takes effect; the first pixel of a frame waits for it
+    executing : a command takes effect, or will before the next frame; the first pixel of a frame
+        waits for it
     free : no frame is in progress, and the neurons are initialised
     probe_row, probe_parity, state : a row of every lane's state, one cycle later
     """
@@ -76,6 +78,7 @@ class HostPort(wiring.Component):
         # The command is registered, so that nothing combinational joins the streams.
         pending, command = Signal(), Signal(self.commands.payload.shape())
         is_register = command.space == Space.REGISTER
+        is_state = (command.space == Space.STATE_EVEN) | (command.space == Space.STATE_ODD)
 
         reading, answered = Signal(), Signal()
         allowed, accept = Signal(), Signal()
@@ -90,7 +93,7 @@ class HostPort(wiring.Component):
             accept.eq(pending & allowed & ~reading & ~answered),
             self.commands.ready.eq(~pending | accept),
         ]
-        m.d.comb += self.executing.eq(accept | reading | self.restart)
+        m.d.comb += self.executing.eq(accept | reading | self.restart | (pending & self.free))
         write = accept & command.write
 
         # Registers.
@@ -132,7 +135,7 @@ class HostPort(wiring.Component):
             Register.STATUS: Cat(~self.free & ~self.initialising, self.initialising),
         }
         value = Signal(WORD_BITS)
-        from_state, lane, second = Signal(), Signal(c.lane_bits), Signal()
+        from_state, lane, second = Signal(), Signal.like(command.lane), Signal()
         m.d.comb += [
             self.probe_row.eq(command.index >> word_index_bits(c, Space.STATE_EVEN)),
             self.probe_parity.eq(command.space == Space.STATE_ODD),
@@ -141,7 +144,7 @@ class HostPort(wiring.Component):
             m.d.sync += [
                 reading.eq(1),
                 value.eq(0),
-                from_state.eq(~is_register),
+                from_state.eq(is_state),
                 lane.eq(command.lane),
                 second.eq(command.index[0]),
             ]
