@@ -90,13 +90,17 @@ def run_bench(block: str, config: BuildConfig, folder: Path) -> None:
             },
         )
     cases = list(ElementTree.parse(results).iter("testcase")) if results.exists() else []
-    failed = [
-        case.get("name", "?") for case in cases if {"failure", "error"} & {e.tag for e in case}
+    failures = [
+        f"{case.get('name')}: {failure.text}"
+        for case in cases
+        for tag in ("failure", "error")
+        for failure in case.iter(tag)
     ]
-    if failed or not cases:
+    if not cases:
+        failures = [f"it did not finish\n{log.read_text()[-4000:]}"]
+    if failures:
         raise AssertionError(
-            f"bench of {block}: {', '.join(failed) or 'did not finish'}; repeat with "
-            f"RETICENT_SEED={seed}\n{log.read_text()[-4000:]}"
+            f"bench of {block}; repeat with RETICENT_SEED={seed}\n" + "\n".join(failures)
         )
 
 

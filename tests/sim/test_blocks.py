@@ -68,3 +68,8 @@ def test_neuron_scanner(lanes, tmp_path):
 )
 def test_delta_encoder(config, tmp_path):
     run_bench("encoder", config, tmp_path)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_host_port(lanes, tmp_path):
+    run_bench("host", SMALL.replace(lanes=lanes), tmp_path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import cocotb
@@ -25,10 +25,21 @@ from reticent.config import BuildConfig
 from reticent.layout import Space
 from reticent_sim.bench import BLOCKS
 
-__all__ = ["CONFIG", "Bench", "Pace", "Port", "Sink", "Source", "bench_test", "pack", "unpack"]
+__all__ = [
+    "CONFIG",
+    "Bench",
+    "Pace",
+    "Port",
+    "Sink",
+    "Source",
+    "beats",
+    "bench_test",
+    "pack",
+    "unpack",
+]
 
 PERIOD = 2  # simulator steps of a clock cycle
-LONGEST = 400_000  # cycles of one test; far more than any takes
+LONGEST = 200_000  # cycles of one test; far more than any takes
 
 CONFIG = BuildConfig.from_dict(json.loads(os.environ["RETICENT_BENCH_CONFIG"]))
 
@@ -264,3 +275,24 @@ class Sink:
         self.taken.clear()
         self._waiting = None
         self.strict = True
+
+
+def beats(
+    rng: np.random.Generator, frame: np.ndarray, before: np.ndarray | None, lazy: float
+) -> Iterator[dict[str, int]]:
+    """A frame as words for the pixel stream.
+
+    Where it is as the frame `before`, a random part (`lazy`) of the words says so; their values
+    mean nothing. Without a frame before, all are values.
+    """
+    rows = frame.reshape(len(frame), -1)
+    same = np.zeros(rows.shape, bool) if before is None else rows == before.reshape(rows.shape)
+    for row, equal in zip(rows.tolist(), same, strict=True):
+        for x, value in enumerate(row):
+            if equal[x:].all() and rng.random() < lazy:
+                yield {"value": int(rng.integers(256)), "same": 1, "rest": 1}
+                break
+            if equal[x] and rng.random() < lazy:
+                yield {"value": int(rng.integers(256)), "same": 1, "rest": 0}
+            else:
+                yield {"value": value, "same": 0, "rest": 0}

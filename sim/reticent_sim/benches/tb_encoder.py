@@ -10,7 +10,7 @@ import numpy as np
 
 from reticent.arithmetic import THRESHOLD_MAX, fires
 
-from .common import CONFIG, Bench, Pace, Sink, Source, bench_test
+from .common import CONFIG, Bench, Pace, Sink, Source, beats, bench_test
 
 EPISODES = 10
 FRAMES = 8
@@ -90,23 +90,6 @@ def random_frames(rng: np.random.Generator, spec: Spec, count: int) -> Iterator[
         elif kind == 4 and rng.random() < 0.4:
             frame = np.full(spec.shape, rng.choice([0, 255]))
         yield frame
-
-
-def beats(
-    rng: np.random.Generator, frame: np.ndarray, before: np.ndarray | None, lazy: float
-) -> Iterator[dict[str, int]]:
-    """The frame as pixels; where it is as `before`, so says a random part (`lazy`) of them."""
-    rows = frame.reshape(len(frame), -1)
-    same = np.zeros(rows.shape, bool) if before is None else rows == before.reshape(rows.shape)
-    for row, equal in zip(rows.tolist(), same, strict=True):
-        for x, value in enumerate(row):
-            if equal[x:].all() and rng.random() < lazy:
-                yield {"value": int(rng.integers(256)), "same": 1, "rest": 1}
-                break
-            if equal[x] and rng.random() < lazy:
-                yield {"value": int(rng.integers(256)), "same": 1, "rest": 0}
-            else:
-                yield {"value": value, "same": 0, "rest": 0}
 
 
 class Player:

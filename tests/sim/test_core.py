@@ -1,0 +1,48 @@
+"""The cocotb bench of the whole core, on builds that differ in everything."""
+
+import pytest
+
+from reticent.config import BuildConfig
+from reticent_sim.bench import run_bench
+
+TWO = BuildConfig(
+    lanes=2,
+    fifo_depth=4,
+    queue_depth=16,
+    stack=2,
+    frame_depth=256,
+    layers=4,
+    weight_depth=512,
+    pointer_depth=512,
+    state_depth_even=256,
+    state_depth_odd=128,
+    channel_depth=16,
+    map_depth=64,
+    map_rows=12,
+    map_columns=12,
+    relative_bits=8,
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(TWO, id="2 lanes, shallow queues"),
+        pytest.param(
+            TWO.replace(
+                lanes=3,
+                fifo_depth=7,
+                queue_depth=50,
+                stack=3,
+                state_depth_even=200,
+                map_rows=11,
+                multiplier_bits=8,
+                accumulator_bits=20,
+            ),
+            id="3 lanes, no power of two",
+        ),
+        pytest.param(TWO.replace(lanes=4, fifo_depth=32, queue_depth=512, stack=4), id="4 lanes"),
+    ],
+)
+def test_core(config, tmp_path):
+    run_bench("core", config, tmp_path)
