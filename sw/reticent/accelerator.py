@@ -21,6 +21,7 @@ from .layout import (
     address,
     word_index_bits,
 )
+from .quantise import check_counts
 
 __all__ = ["Accelerator", "Transport"]
 
@@ -88,14 +89,8 @@ class Accelerator:
 
     def set_thresholds(self, counts: Sequence[int]) -> None:
         """Change thresholds between two frames, in counts (input first, then hidden layers)."""
-        if len(counts) != len(self.image.layers):
-            raise UserError(
-                f"{len(counts)} thresholds given: this network has {len(self.image.layers)} "
-                "(the input and every hidden layer)"
-            )
+        check_counts(counts, len(self.image.layers))
         for i, value in enumerate(counts):
-            if not 0 <= value <= 255:
-                raise UserError(f"threshold of {value} counts: give 0 to 255")
             self._write_register(Register.THRESHOLD + i, int(value))
 
     def step(self, frame: npt.NDArray[np.uint8]) -> StepResult:

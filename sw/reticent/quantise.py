@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .arithmetic import PIXEL_MAX, WEIGHT_MAX, activation_range, signed_bits, threshold_counts
+from .arithmetic import (
+    PIXEL_MAX,
+    THRESHOLD_MAX,
+    WEIGHT_MAX,
+    activation_range,
+    signed_bits,
+    threshold_counts,
+)
 from .errors import UserError
 from .floatnet import dense_forward, observe
 from .network import InputSpec, LinearLayer, Network
@@ -108,14 +115,7 @@ class QuantisedNetwork:
 
     def with_counts(self, thresholds: Sequence[int]) -> QuantisedNetwork:
         """The same network with other thresholds, in counts (input first, then hidden layers)."""
-        if len(thresholds) != len(self.layers):
-            raise UserError(
-                f"{len(thresholds)} thresholds given: this network has {len(self.layers)} "
-                "(the input and every hidden layer)"
-            )
-        for value in thresholds:
-            if not 0 <= value <= 255:
-                raise UserError(f"threshold of {value} counts: give 0 to 255")
+        check_counts(thresholds, len(self.layers))
         hidden = [
             replace(layer, threshold=int(t))
             for layer, t in zip(self.layers, [*thresholds[1:], 0], strict=True)
@@ -129,6 +129,18 @@ class QuantisedNetwork:
         return self.with_counts(
             [threshold_counts(t, s) for t, s in zip(values, scales, strict=True)]
         )
+
+
+def check_counts(thresholds: Sequence[int], layers: int) -> None:
+    """Refuse thresholds in counts that are not one for the input and each hidden layer, 0..255."""
+    if len(thresholds) != layers:
+        raise UserError(
+            f"{len(thresholds)} thresholds given: this network has {layers} "
+            "(the input and every hidden layer)"
+        )
+    for value in thresholds:
+        if not 0 <= value <= THRESHOLD_MAX:
+            raise UserError(f"threshold of {value} counts: give 0 to {THRESHOLD_MAX}")
 
 
 def per_layer(thresholds: Thresholds, count: int) -> list[float]:
