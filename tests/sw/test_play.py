@@ -103,7 +103,7 @@ def test_golden_backend_is_the_golden_model(agent, game):
 
 
 def test_float_and_golden_count_alike(agent, game):
-    """Same rule, other arithmetic: the pixels' events agree, the rest nearly."""
+    """Same rule, other arithmetic: the pixels' events agree, all together nearly."""
     counts = {}
     for name in ("float", "golden"):
         decisions = Collector()
@@ -112,7 +112,7 @@ def test_float_and_golden_count_alike(agent, game):
         play(game, backend, decisions, max_decisions=3, epsilon=1.0)
         counts[name] = np.array([d.result.events for d in decisions])
     np.testing.assert_array_equal(counts["float"][:, 0], counts["golden"][:, 0])
-    np.testing.assert_allclose(counts["float"][0], counts["golden"][0], rtol=0.2)
+    np.testing.assert_allclose(counts["float"][0].sum(), counts["golden"][0].sum(), rtol=0.1)
 
 
 @pytest.mark.parametrize(
