@@ -186,14 +186,15 @@ class Core(wiring.Component):
                 host.state[i].eq(lane.state),
             ]
 
-        # The map of the layer that receives events is marked, the other one is read.
+        # The map of the layer that receives events is marked, the other one is read. Outputs are
+        # never examined: what they marked would be left for the next frame.
         for parity, touched in enumerate(maps):
             m.d.comb += [
                 touched.row.eq(Mux(sequencer.running, scanner.row, sequencer.row)),
             ]
             with m.If(sequencer.running & (sequencer.parity == parity)):
                 m.d.comb += [
-                    touched.mark.valid.eq(generator.mark.valid),
+                    touched.mark.valid.eq(generator.mark.valid & ~sequencer.last_phase),
                     touched.mark.row.eq(generator.mark.row),
                     touched.mark.second.eq(generator.mark.second),
                     touched.mark.mask.eq(generator.mark.mask),

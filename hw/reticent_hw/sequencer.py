@@ -34,6 +34,7 @@ class Sequencer(wiring.Component):
     blocked : a range waits because a lane has no room
     lanes_busy : some lane works
     last_taken : the last pixel of the frame is taken
+    last_phase : the output layer receives events
     phase, source, target : the layer that receives events, its LAYER row, and the row before
     parity : the lanes' `target`; the threshold pass and `scan` have the other state memory
     start, everything : to the scanner
@@ -61,6 +62,7 @@ class Sequencer(wiring.Component):
                 "receive": Out(1),
                 "next_frame": Out(1),
                 "phase": Out(layer_index),
+                "last_phase": Out(1),
                 "running": Out(1),
                 "source": Out(row_layout(c, Space.LAYER)),
                 "target": Out(row_layout(c, Space.LAYER)),
@@ -101,8 +103,8 @@ class Sequencer(wiring.Component):
         first_cycle, settled = Signal(), Signal()
         begun = Signal()  # the frame's clock has begun before phase 0
         source_done = Mux(self.phase == 0, self.source_done[0], self.source_done[1])
-        last_phase = self.phase + 1 == self.layers
         m.d.comb += [
+            self.last_phase.eq(self.phase + 1 == self.layers),
             self.everything.eq(fresh.bit_select(self.phase, 1)),
             self.counting.eq(begun | self.running),
         ]
@@ -211,7 +213,7 @@ class Sequencer(wiring.Component):
                 with m.If(settled & ~first_cycle):
                     m.d.comb += self.store.eq(1)
                     m.d.sync += fresh.bit_select(self.phase, 1).eq(0)
-                    with m.If(last_phase):
+                    with m.If(self.last_phase):
                         # The result is read through the scan side.
                         m.d.sync += [parity.eq(~parity), word.eq(0), lane.eq(0), begun.eq(0)]
                         m.d.sync += walk.eq(self.target.state_base)
