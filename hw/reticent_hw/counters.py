@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS
 
-from .interfaces import index_shape
+from .interfaces import at_least_two, index_shape
 
 __all__ = ["Counters", "sum_of"]
 
@@ -63,7 +63,9 @@ class Counters(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self._config
-        m.submodules.layers = layers = memory.Memory(shape=COUNTS, depth=c.layers, init=[])
+        m.submodules.layers = layers = memory.Memory(
+            shape=COUNTS, depth=at_least_two(c.layers), init=[]
+        )
         write, read = layers.write_port(), layers.read_port()
         counts = Signal(COUNTS)
 

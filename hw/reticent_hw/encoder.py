@@ -8,7 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import THRESHOLD_BITS
 
-from .interfaces import event_layout, index_shape, pixel_stream
+from .interfaces import at_least_two, event_layout, index_shape, pixel_stream
 
 __all__ = ["DeltaEncoder"]
 
@@ -109,7 +109,9 @@ class DeltaEncoder(wiring.Component):
 
         # Stage 1: the pixel beside its history.
         history = data.ArrayLayout(unsigned(8), c.stack)
-        m.submodules.history = sent = memory.Memory(shape=history, depth=c.frame_depth, init=[])
+        m.submodules.history = sent = memory.Memory(
+            shape=history, depth=at_least_two(c.frame_depth), init=[]
+        )
         read, write = sent.read_port(), sent.write_port()
         compared = Signal()
         pixel = Signal(8)

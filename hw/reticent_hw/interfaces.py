@@ -14,6 +14,7 @@ __all__ = [
     "MarkSignature",
     "PixelLayout",
     "ScanSignature",
+    "at_least_two",
     "command_stream",
     "event_layout",
     "index_shape",
@@ -24,9 +25,14 @@ __all__ = [
 ]
 
 
+def at_least_two(count: int) -> int:
+    """`count` for whatever is addressed: Verilog has no vectors of width zero."""
+    return max(2, count)
+
+
 def index_shape(count: int) -> Shape:
-    """An index below `count`; at least one bit, because Verilog has no vectors of width zero."""
-    return unsigned(max(1, Shape.cast(range(count)).width))
+    """An index below `count`, of one bit at least."""
+    return Shape.cast(range(at_least_two(count)))
 
 
 def row_layout(config: BuildConfig, space: Space) -> data.StructLayout:

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In
 from reticent.config import BuildConfig
 from reticent.layout import Space
 
-from .interfaces import LoadSignature, row_layout
+from .interfaces import LoadSignature, at_least_two, row_layout
 
 __all__ = ["LoadedMemory"]
 
@@ -27,7 +27,9 @@ class LoadedMemory(wiring.Component):
 
     def __init__(self, config: BuildConfig, space: Space, depth: int, *, of_lane: bool = False):
         self._space, self._of_lane = space, of_lane
-        self._memory = memory.Memory(shape=row_layout(config, space), depth=depth, init=[])
+        self._memory = memory.Memory(
+            shape=row_layout(config, space), depth=at_least_two(depth), init=[]
+        )
         members = {"load": In(LoadSignature(config))}
         if of_lane:
             members["lane"] = In(config.lane_bits)

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from reticent.config import BuildConfig
 
-from .interfaces import MarkSignature, index_shape
+from .interfaces import MarkSignature, at_least_two, index_shape
 
 __all__ = ["TouchedMap"]
 
@@ -40,7 +40,7 @@ class TouchedMap(wiring.Component):
         c = self._config
         for parity, name in enumerate(("even", "odd")):
             m.submodules[name] = rows = memory.Memory(
-                shape=unsigned(c.map_columns), depth=(c.map_rows + 1) // 2, init=[]
+                shape=unsigned(c.map_columns), depth=at_least_two((c.map_rows + 1) // 2), init=[]
             )
             read, write = rows.read_port(domain="comb"), rows.write_port()
             m.d.comb += write.addr.eq(read.addr)
