@@ -84,15 +84,15 @@ def load_trace(
     facts = f"{game} {network.digest} {network.thresholds} {steps} {seed}"
     path = folder / f"{game}-{steps}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Trace(arrays["frames"], arrays["starts"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or only half of it: it is made again
     trace = Trace(*record_trace(game, golden_model(network), steps, seed=seed))
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, frames=trace.frames, starts=trace.starts)
+    with part.open("wb") as new:
+        np.savez_compressed(new, frames=trace.frames, starts=trace.starts)
     os.replace(part, path)
     return trace
 
@@ -107,9 +107,11 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """The keys of `reticent.report`, each layer's utilisation, and where cycles were lost.
 
-        A layer's utilisation is that of its own cycles. `checked` is true when all was exact.
+        A layer's utilisation is that of its own cycles. `checked` is true when all was exact. A
+        trace has neither scores nor a speed of its own: those keys are left out.
         """
         report = self.statistics.to_json()
+        del report["episodes"], report["decisions_per_second"]
         for layer in report["layers"]:
             layer["utilisation"] = (
                 layer["significant"] / (report["lanes"] * layer["cycles"])
@@ -192,8 +194,8 @@ def measure_speeds(
     """Decisions a second of contenders that decide on frame t of a trace.
 
     They take turns of some frames each, so that whatever else the machine does slows all of them.
-    `reset` is called before the warm-up, after it, and at the start of each episode; only the time
-    inside the contenders counts.
+    `reset` is called before the warm-up and at the start of each episode; only the time inside the
+    contenders counts.
     """
     steps = len(trace.frames)
     reset()
@@ -201,12 +203,11 @@ def measure_speeds(
         for t in range(min(WARM_UP, steps)):
             decide(t)
     seconds = dict.fromkeys(contenders, 0.0)
-    reset()
     begin = 0
     while begin < steps:
         later = np.flatnonzero(trace.starts[begin + 1 : begin + TURN])
         end = begin + 1 + int(later[0]) if len(later) else min(begin + TURN, steps)
-        if trace.starts[begin]:
+        if begin == 0 or trace.starts[begin]:
             reset()
         for name, decide in contenders.items():
             start = perf_counter()

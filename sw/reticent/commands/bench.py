@@ -58,12 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ..atari import game_name
     from ..bench import GAMES, run_bench
 
+    console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task("")
         report = run_bench(
@@ -83,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def report_text(report: dict[str, Any]) -> str:
     """What `bench.run_bench` found, as plain text."""
-    console = Console(file=io.StringIO(), width=WIDTH, record=True)
+    console = Console(file=io.StringIO(), width=WIDTH, record=True, markup=False, emoji=False)
     results, speeds = report["results"], report["speeds"]
     first = [result for result in results if result["game"] == speeds["game"]]
     agents = dict.fromkeys(f"{result['game']} {result['agent']}" for result in results)

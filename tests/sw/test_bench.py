@@ -1,0 +1,386 @@
+"""The figures: on cores that are made up, so that every number is known."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from reticent import bench, cli
+from reticent.agent import random_agent
+from reticent.backend import Cycles, StepResult
+from reticent.bench import Trace, check_game, load_trace, measure_speeds, run_bench, summary
+from reticent.commands.bench import WIDTH, report_text
+from reticent.floatnet import dense_forward
+from reticent.golden import Golden
+from reticent.layout import LOST_CAUSES
+from reticent.network import AvgPool, Conv, Dense, Flatten, InputSpec, Network
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return random_agent("pong", 0.1)
+
+
+@pytest.fixture(scope="module")
+def network(agent):
+    return agent.quantised()
+
+
+@pytest.fixture(scope="module")
+def trace(agent):
+    starts = np.zeros(STEPS, np.bool_)
+    starts[[0, 4]] = True
+    return Trace(agent.calibration[:STEPS], starts)
+
+
+class Core:
+    """The golden model with a clock: each layer takes a fixed number of cycles."""
+
+    name = "made up"
+    LAYER, SPARE = 1000, 50
+
+    def __init__(self, network, lanes, *, wrong_at=None, drift=0):
+        self.golden, self.lanes = Golden(network), lanes
+        self.wrong_at, self.drift = wrong_at, drift
+        self.resets = self.steps = 0
+
+    def reset(self):
+        self.golden.reset()
+        self.resets += 1
+
+    def step(self, frame):
+        step = self.golden.step(frame)
+        events = list(step.events)
+        events[2] += self.steps == self.wrong_at
+        self.steps += 1
+        layers = len(step.events)
+        total = layers * self.LAYER + self.SPARE
+        busy = sum(step.significant)
+        lost = dict.fromkeys(LOST_CAUSES, 0) | {LOST_CAUSES[0]: self.lanes * total - busy}
+        cycles = Cycles(layers=(self.LAYER,) * layers, total=total, busy=busy, lost=lost)
+        return StepResult(
+            outputs=step.outputs,
+            events=tuple(events),
+            significant=tuple(step.significant),
+            cycles=cycles,
+        )
+
+    def accumulators(self):
+        return [acc + self.drift for acc in self.golden.acc]
+
+    def close(self):
+        pass
+
+
+def test_figures_of_an_exact_core(agent, network, trace):
+    advanced = []
+    core = Core(network, 64)
+    found = check_game(
+        agent, network, trace, {64: core}, seed=3, advance=lambda: advanced.append(1)
+    )
+    assert list(found) == [64]
+    report = found[64].to_json()
+    assert (report["checked"], report["difference"]) == (True, None)
+    assert len(advanced) == STEPS
+    assert core.resets == 2
+
+    golden, warm = Golden(network), []
+    for frame, start in zip(trace.frames, trace.starts, strict=True):
+        if start:
+            golden.reset()
+        step = golden.step(frame)
+        if not start:
+            warm.append(step.significant)
+    total = len(network.layers) * Core.LAYER + Core.SPARE
+    significant = np.mean(warm, axis=0)
+    assert report["game"] == "pong"
+    assert report["seed"] == 3
+    assert report["cycles"] == {"mean": total, "p99": total, "worst": total, "cold_start": total}
+    assert report["utilisation"] == pytest.approx(significant.sum() / (64 * total))
+    assert report["realised_speedup"] * report["fraction"] == pytest.approx(report["utilisation"])
+    assert [layer["utilisation"] for layer in report["layers"]] == pytest.approx(
+        significant / (64 * Core.LAYER)
+    )
+    assert report["lost"][LOST_CAUSES[0]] == pytest.approx(1 - report["utilisation"])
+    json.dumps(report)
+
+
+def test_core_that_differs_is_named_and_stopped(agent, network, trace):
+    cores = {8: Core(network, 8, wrong_at=2), 16: Core(network, 16)}
+    found = check_game(agent, network, trace, cores)
+    name = network.layers[2].name
+    assert found[8].difference.startswith(f"step 2: layer {name}, events: expected ")
+    assert found[8].to_json()["checked"] is False
+    assert cores[8].steps == 3
+    assert found[16].difference is None
+    assert cores[16].steps == STEPS
+
+
+def test_core_that_differs_at_once_has_no_figures(agent, network, trace):
+    found = check_game(agent, network, trace, {8: Core(network, 8, wrong_at=0)})
+    report = found[8].to_json()
+    assert report["utilisation"] is None
+    assert report["layers"][0]["utilisation"] is None
+    assert summary([report], 8) == {"geometric_mean": None, "worst": None}
+
+
+def test_accumulators_are_compared_at_the_end(agent, network, trace):
+    found = check_game(agent, network, trace, {8: Core(network, 8, drift=1)})
+    first = network.layers[0].name
+    assert f"step {STEPS - 1}: layer {first}, neuron (0, 0, 0)" in found[8].difference
+
+
+def test_summary():
+    results = [{"lanes": 8, "utilisation": u} for u in (0.5, 0.9, 0.6)]
+    results.append({"lanes": 16, "utilisation": 0.1})
+    assert summary(results, 8) == {
+        "geometric_mean": pytest.approx(math.cbrt(0.5 * 0.9 * 0.6)),
+        "worst": 0.5,
+    }
+
+
+def test_trace_is_played_once(network, tmp_path, monkeypatch):
+    arguments = {"steps": 4, "folder": tmp_path / "traces"}
+    first = load_trace("pong", network, seed=0, **arguments)
+    assert first.frames.shape == (4, 84, 84)
+    assert first.starts.tolist() == [True, False, False, False]
+    other = load_trace("pong", network, seed=1, **arguments)
+    assert len(list((tmp_path / "traces").iterdir())) == 2
+    assert not np.array_equal(first.frames, other.frames)
+
+    monkeypatch.setattr(bench, "record_trace", None)
+    again = load_trace("pong", network, seed=0, **arguments)
+    np.testing.assert_array_equal(again.frames, first.frames)
+    np.testing.assert_array_equal(again.starts, first.starts)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file", b"\x93NUMPY"])
+def test_half_a_trace_is_played_again(network, tmp_path, content):
+    first = load_trace("pong", network, steps=3, seed=0, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    again = load_trace("pong", network, steps=3, seed=0, folder=tmp_path)
+    np.testing.assert_array_equal(again.frames, first.frames)
+
+
+def test_contenders_take_turns_and_start_over_with_episodes(monkeypatch):
+    monkeypatch.setattr(bench, "TURN", 2)
+    monkeypatch.setattr(bench, "WARM_UP", 1)
+    clock = iter(range(1000))
+    monkeypatch.setattr(bench, "perf_counter", lambda: next(clock))
+    starts = np.array([True, False, False, True, False, False])
+    log = []
+    speeds = measure_speeds(
+        {"a": lambda t: log.append(f"a{t}"), "b": lambda t: log.append(f"b{t}")},
+        lambda: log.append("reset"),
+        Trace(np.zeros((6, 1, 1), np.uint8), starts),
+    )
+    assert log[:4] == ["reset", "a0", "b0", "reset"]
+    turns = "a0 a1 b0 b1 a2 b2 reset a3 a4 b3 b4 a5 b5".split()
+    assert log[4:] == turns
+    # Four turns of one tick each.
+    assert speeds == {"a": 6 / 4, "b": 6 / 4}
+
+
+def report(**changes):
+    """A report of two games on two builds."""
+    layers = [
+        {
+            "name": name,
+            "dense": 1000,
+            "significant": 10.0,
+            "fraction": 0.01,
+            "events": 5.0,
+            "cycles": 2.0,
+            "utilisation": 0.625,
+        }
+        for name in ("conv1", "out")
+    ]
+    results = [
+        {
+            "game": game,
+            "agent": "random:0.2:0",
+            "lanes": lanes,
+            "fraction": 0.01,
+            "cycles": {"mean": 1234.4, "p99": 23456, "worst": 34567, "cold_start": 45678.0},
+            "utilisation": 0.625,
+            "realised_speedup": 62.5,
+            "checked": True,
+            "difference": None,
+            "lost": {LOST_CAUSES[0]: 0.25, LOST_CAUSES[-1]: 0.125},
+            "layers": layers,
+        }
+        | changes
+        for game in ("breakout", "space_invaders")
+        for lanes in (16, 32)
+    ]
+    return {
+        "version": "9.9",
+        "steps": 500,
+        "seed": 0,
+        "threshold": 0.01,
+        "results": results,
+        "utilisation": {str(lanes): summary(results, lanes) for lanes in (16, 32)},
+        "speeds": {
+            "game": "breakout",
+            "lanes": 16,
+            "torch": "2.0",
+            "decisions_per_second": {
+                "sim": 60.0,
+                "golden": 6000.0,
+                "float": 3000.0,
+                "dense float32": 500.0,
+                "dense bfloat16": 1000.0,
+            },
+        },
+    }
+
+
+def line(text, *words):
+    """The cells of the one line that begins with these words."""
+    (found,) = (x.split() for x in text.splitlines() if x.split()[: len(words)] == [*words])
+    return found[len(words) :]
+
+
+def test_report_text():
+    text = report_text(report())
+    assert max(map(len, text.splitlines())) <= WIDTH
+    lines = text.splitlines()
+    assert all(x == x.rstrip() for x in lines)
+    main = [x.split() for x in lines if x.strip().startswith("32  ")]
+    cells = "0.0100 1,234 23,456 34,567 45,678 0.625 62.5 yes".split()
+    assert ["32", "space_invaders", *cells] in main
+    assert ["32", "geometric", "mean", "0.625"] in main
+    assert ["32", "space_invaders", "25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"] in main
+    assert line(text, "conv1") == "5 10 2 0.625 2 0.625".split()
+    assert line(text, "golden:")[-2:] == ["6,000", "6.00"]
+    assert line(text, "dense", "PyTorch", "2.0,", "bfloat16") == ["1,000", "1.00"]
+    assert "Exact: 2,000 frames equal the golden model" in text
+    assert "NOT EXACT" not in text
+
+
+def test_report_text_of_a_core_that_differs():
+    text = report_text(report(checked=False, difference="step 3: layer out"))
+    assert "NOT EXACT: space_invaders, 32 lanes: step 3: layer out" in text
+    assert "Exact:" not in text
+
+
+def test_report_text_without_torch_and_without_figures():
+    empty = report(utilisation=None, realised_speedup=None, fraction=None)
+    empty["speeds"] |= {"torch": None, "decisions_per_second": {"sim": 60.0}}
+    text = report_text(empty)
+    assert "not installed (pip install 'reticent[import]')" in text
+    assert line(text, "sim:")[-2:] == ["60", "-"]
+
+
+@pytest.fixture
+def made_up_cores(monkeypatch, tmp_path):
+    """`reticent bench` on made-up cores, in its own folder."""
+    monkeypatch.setenv("RETICENT_BUILD", str(tmp_path))
+    networks = {}
+
+    def compile_network(network, config, trace):
+        networks[config.lanes] = network
+        return config
+
+    monkeypatch.setattr(bench, "compile_network", compile_network)
+    monkeypatch.setattr(
+        bench, "image_backend", lambda name, config: Core(networks[config.lanes], config.lanes)
+    )
+    monkeypatch.setattr("reticent_sim.build.library", lambda config: None)
+    return networks
+
+
+def test_bench_in_small(made_up_cores):
+    shown = []
+    found = run_bench(
+        ["breakout", "pong"], [4, 8], steps=3, seed=1, show=lambda *what: shown.append(what)
+    )
+    assert [(r["game"], r["lanes"]) for r in found["results"]] == [
+        ("breakout", 4),
+        ("breakout", 8),
+        ("pong", 4),
+        ("pong", 8),
+    ]
+    assert found["results"][0]["agent"].startswith("breakout.npz (")
+    assert found["results"][2]["agent"] == "random:0.2:0"
+    assert set(found["utilisation"]) == {"4", "8"}
+    speeds = found["speeds"]["decisions_per_second"]
+    assert {"sim", "golden", "float"} <= set(speeds)
+    assert all(speed > 0 for speed in speeds.values())
+    # The progress bar ends full.
+    assert {total for _, total in shown} == {len(shown)}
+    assert report_text(json.loads(json.dumps(found)))
+
+
+def test_bench_command(made_up_cores, tmp_path, capsys):
+    path = tmp_path / "x.json"
+    arguments = ["--games", "Breakout", "--lanes", "4", "--steps", "3", "--json", str(path)]
+    assert cli.main(["bench", *arguments]) == 0
+    assert "Exact: 3 frames" in capsys.readouterr().out
+    assert json.loads(path.read_text())["results"][0]["checked"] is True
+
+
+def test_bench_command_fails_when_a_core_differs(made_up_cores, monkeypatch, capsys):
+    monkeypatch.setattr(
+        bench, "image_backend", lambda name, c: Core(made_up_cores[c.lanes], c.lanes, wrong_at=1)
+    )
+    assert cli.main(["bench", "--games", "breakout", "--lanes", "4", "--steps", "3"]) == 1
+    assert "NOT EXACT: breakout, 4 lanes: step 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "1"], "1 steps: give at least 2"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--games", "braekout"], "did you mean breakout"),
+        (["--lanes", "0"], "lanes is 0"),
+        (["--json", "no/such/folder.json"], "--json no/such/folder.json cannot be written"),
+    ],
+)
+def test_bench_command_refuses(capsys, arguments, message):
+    assert cli.main(["bench", *arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+@pytest.mark.torch
+def test_torch_computes_the_same_network():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+
+    def tensor(*shape):
+        return rng.normal(0, 0.3, shape).astype(np.float32)
+
+    network = Network(
+        input=InputSpec(height=9, width=8, stack=2, history="repeat"),
+        layers=(
+            Conv(name="a", weight=tensor(3, 2, 3, 2), bias=tensor(3), stride=(2, 1)),
+            AvgPool(name="p", kernel=(2, 3), stride=(2, 2), padding=(1, 1), activation="relu"),
+            Flatten(),
+            Dense(name="b", weight=tensor(5, 36), bias=tensor(5)),
+            Dense(name="c", weight=tensor(4, 5), bias=tensor(4), activation="identity"),
+        ),
+    )
+    frames = rng.integers(0, 256, (5, 9, 8), np.uint8)
+    starts = np.array([True, False, False, True, False])
+    observations = [
+        *bench.frame_history(network.input, frames[:3]),
+        *bench.frame_history(network.input, frames[3:]),
+    ]
+    module = bench._torch_module(network)
+    contenders = bench.dense_torch(network, Trace(frames, starts))
+    assert len(contenders) == 4
+    for t, observed in enumerate(observations):
+        real = observed.astype(np.float32) / 255
+        expected = dense_forward(network, real)[-1].reshape(-1)
+        with torch.inference_mode():
+            got = module(torch.from_numpy(real)[None]).numpy()[0]
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+        assert contenders["dense float32"](t) == int(expected.argmax())
