@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -101,8 +102,15 @@ def library(config: BuildConfig) -> Path:
     """The shared library of the Verilated core, built when it is not there yet (a minute)."""
     folder = build_folder() / "models" / _name(config)
     made = folder / "libreticent_core.so"
-    if made.exists():
-        return made
+    if not made.exists():
+        with _alone(folder.parent):
+            if not made.exists():  # else another process has built it while this one waited
+                _build(config, folder, made.name)
+    return made
+
+
+def _build(config: BuildConfig, folder: Path, name: str) -> None:
+    """Make `folder` with the library `name`."""
     print(
         f"building the co-simulated core ({config.lanes} lanes), once; about a minute",
         file=sys.stderr,
@@ -122,30 +130,47 @@ def library(config: BuildConfig) -> Path:
         root = Path(_output(["verilator", "--getenv", "VERILATOR_ROOT"])) / "include"
         _run(
             ["g++", "-shared", "-fPIC", "-O2", "-march=native", "-std=c++17", "-Iobj", f"-I{root}",
-             f"-I{root / 'vltstd'}", str(HARNESS), "-o", made.name, "obj/libVreticent_core.a",
+             f"-I{root / 'vltstd'}", str(HARNESS), "-o", name, "obj/libVreticent_core.a",
              "obj/libverilated.a", "-pthread"],
             scratch,
         )  # fmt: skip
         shutil.rmtree(scratch / "obj")
         publish(scratch, folder)
-    return made
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process builds in `folder`: two at once would take twice as long."""
+    with _to_write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to build in; gone afterwards, whatever happens."""
-    try:
+    with _to_write(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         path = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    except OSError as error:
-        raise UserError(
-            f"{folder.parent} cannot be written ({error.strerror}): set RETICENT_BUILD to a folder "
-            "that can be"
-        ) from None
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _to_write(folder: Path) -> Iterator[None]:
+    """Turns what the system says when a folder cannot be written into a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}): set RETICENT_BUILD to a folder "
+            "that can be"
+        ) from None
 
 
 def publish(scratch: Path, folder: Path) -> None:

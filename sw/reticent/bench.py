@@ -30,6 +30,7 @@ from .backend import Backend
 from .backends import ModelBackend, golden_model, image_backend
 from .compiler import compile_network
 from .config import BuildConfig
+from .cycles import CycleModel
 from .engine import FloatEngine
 from .floatnet import frame_history
 from .golden import Golden
@@ -103,6 +104,7 @@ class Result:
 
     statistics: Statistics
     difference: str | None  # the first one from the golden model; None: exact on every frame
+    mispredicted: int  # frames whose cycles the cycle model predicted wrongly
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `reticent.report`, each layer's utilisation, and where cycles were lost.
@@ -122,6 +124,7 @@ class Result:
             **report,
             "checked": self.difference is None,
             "difference": self.difference,
+            "mispredicted": self.mispredicted,
             "lost": self.statistics.waits(),
         }
 
@@ -131,6 +134,7 @@ def check_game(
     network: QuantisedNetwork,
     trace: Trace,
     cores: Mapping[int, Backend],
+    models: Mapping[int, CycleModel],
     *,
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
@@ -138,7 +142,8 @@ def check_game(
     """Send a trace through all cores (by lanes) and the golden model; compare every frame.
 
     Outputs, events and multiplications of each layer must be equal at every step, all accumulators
-    at the end. A core that differs is not run any further. `advance` is called after each frame.
+    at the end; every frame's cycles are compared with what the core's cycle model predicts. A core
+    that differs from the golden model is not run any further. `advance` is called after each frame.
     """
     golden = Golden(network)
     comparisons = {lanes: Comparison(golden, core) for lanes, core in cores.items()}
@@ -158,6 +163,7 @@ def check_game(
         for lanes, core in cores.items()
     }
     differences: dict[int, str] = {}
+    mispredicted = dict.fromkeys(cores, 0)
     ends = np.append(trace.starts[1:], True)
     episode = -1
     for t, (frame, first, over) in enumerate(zip(trace.frames, trace.starts, ends, strict=True)):
@@ -167,6 +173,7 @@ def check_game(
             golden.reset()
             for lanes in running:
                 cores[lanes].reset()
+                models[lanes].reset()
         expected = golden.step(frame)
         for lanes in running:
             start = perf_counter()
@@ -175,6 +182,7 @@ def check_game(
             statistics[lanes].add(
                 Decision(episode, bool(first), frame, result, 0.0, bool(over), 0, seconds)
             )
+            mispredicted[lanes] += models[lanes].step(frame, golden.delta) != result.cycles
             try:
                 comparisons[lanes].step(f"step {t}", expected, result)
                 if t + 1 == len(trace.frames):
@@ -182,7 +190,10 @@ def check_game(
             except Difference as difference:
                 differences[lanes] = str(difference)
         advance()
-    return {lanes: Result(statistics[lanes], differences.get(lanes)) for lanes in cores}
+    return {
+        lanes: Result(statistics[lanes], differences.get(lanes), mispredicted[lanes])
+        for lanes in cores
+    }
 
 
 def measure_speeds(
@@ -315,13 +326,14 @@ def run_bench(
         folder = build_folder() / "traces"
         trace = load_trace(game, network, steps=steps, seed=seed, folder=folder)
         with ExitStack() as stack:
-            cores = {}
+            cores, models = {}, {}
             for count, config in configs.items():
                 image = compile_network(network, config, list(agent.calibration))
+                models[count] = CycleModel(image)
                 cores[count] = image_backend("sim", image)
                 stack.callback(cores[count].close)
             comparing = partial(show, f"{game}: comparing every frame", total)
-            found = check_game(agent, network, trace, cores, seed=seed, advance=comparing)
+            found = check_game(agent, network, trace, cores, models, seed=seed, advance=comparing)
             results += [result.to_json() for result in found.values()]
             if game == games[0]:
                 show(f"{game}: timing", total)

@@ -1,5 +1,6 @@
 """The figures: on cores that are made up, so that every number is known."""
 
+import dataclasses
 import json
 import math
 
@@ -75,15 +76,34 @@ class Core:
         pass
 
 
+class Prediction:
+    """A cycle model that knows the made-up clock, or not."""
+
+    def __init__(self, network, lanes, *, right=True):
+        self.core, self.right = Core(network, lanes), right
+
+    def reset(self):
+        self.core.reset()
+
+    def step(self, frame, deltas):
+        predicted = self.core.step(frame).cycles
+        for delta, events in zip(deltas, self.core.golden.delta, strict=True):
+            np.testing.assert_array_equal(delta, events)
+        return predicted if self.right else dataclasses.replace(predicted, total=1)
+
+
+def check(agent, network, trace, cores, *, right=True, **options):
+    models = {lanes: Prediction(network, lanes, right=right) for lanes in cores}
+    return check_game(agent, network, trace, cores, models, **options)
+
+
 def test_figures_of_an_exact_core(agent, network, trace):
     advanced = []
     core = Core(network, 64)
-    found = check_game(
-        agent, network, trace, {64: core}, seed=3, advance=lambda: advanced.append(1)
-    )
+    found = check(agent, network, trace, {64: core}, seed=3, advance=lambda: advanced.append(1))
     assert list(found) == [64]
     report = found[64].to_json()
-    assert (report["checked"], report["difference"]) == (True, None)
+    assert (report["checked"], report["difference"], report["mispredicted"]) == (True, None, 0)
     assert len(advanced) == STEPS
     assert core.resets == 2
 
@@ -110,7 +130,7 @@ def test_figures_of_an_exact_core(agent, network, trace):
 
 def test_core_that_differs_is_named_and_stopped(agent, network, trace):
     cores = {8: Core(network, 8, wrong_at=2), 16: Core(network, 16)}
-    found = check_game(agent, network, trace, cores)
+    found = check(agent, network, trace, cores)
     name = network.layers[2].name
     assert found[8].difference.startswith(f"step 2: layer {name}, events: expected ")
     assert found[8].to_json()["checked"] is False
@@ -120,15 +140,21 @@ def test_core_that_differs_is_named_and_stopped(agent, network, trace):
 
 
 def test_core_that_differs_at_once_has_no_figures(agent, network, trace):
-    found = check_game(agent, network, trace, {8: Core(network, 8, wrong_at=0)})
+    found = check(agent, network, trace, {8: Core(network, 8, wrong_at=0)})
     report = found[8].to_json()
     assert report["utilisation"] is None
     assert report["layers"][0]["utilisation"] is None
     assert summary([report], 8) == {"geometric_mean": None, "worst": None}
 
 
+def test_wrong_predictions_are_counted(agent, network, trace):
+    found = check(agent, network, trace, {8: Core(network, 8)}, right=False)
+    report = found[8].to_json()
+    assert (report["checked"], report["mispredicted"]) == (True, STEPS)
+
+
 def test_accumulators_are_compared_at_the_end(agent, network, trace):
-    found = check_game(agent, network, trace, {8: Core(network, 8, drift=1)})
+    found = check(agent, network, trace, {8: Core(network, 8, drift=1)})
     first = network.layers[0].name
     assert f"step {STEPS - 1}: layer {first}, neuron (0, 0, 0)" in found[8].difference
 
@@ -210,6 +236,7 @@ def report(**changes):
             "realised_speedup": 62.5,
             "checked": True,
             "difference": None,
+            "mispredicted": 0,
             "lost": {LOST_CAUSES[0]: 0.25, LOST_CAUSES[-1]: 0.125},
             "layers": layers,
         }
@@ -259,13 +286,19 @@ def test_report_text():
     assert line(text, "golden:")[-2:] == ["6,000", "6.00"]
     assert line(text, "dense", "PyTorch", "2.0,", "bfloat16") == ["1,000", "1.00"]
     assert "Exact: 2,000 frames equal the golden model" in text
-    assert "NOT EXACT" not in text
+    assert "The cycle model predicts the cycles of all 2,000 frames" in text
+    assert "NOT" not in text
 
 
 def test_report_text_of_a_core_that_differs():
     text = report_text(report(checked=False, difference="step 3: layer out"))
     assert "NOT EXACT: space_invaders, 32 lanes: step 3: layer out" in text
     assert "Exact:" not in text
+
+
+def test_report_text_of_wrong_predictions():
+    text = report_text(report(mispredicted=3))
+    assert "NOT PREDICTED by the cycle model: 12 of 2,000 frames" in text
 
 
 def test_report_text_without_torch_and_without_figures():
@@ -289,6 +322,9 @@ def made_up_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "compile_network", compile_network)
     monkeypatch.setattr(
         bench, "image_backend", lambda name, config: Core(networks[config.lanes], config.lanes)
+    )
+    monkeypatch.setattr(
+        bench, "CycleModel", lambda config: Prediction(networks[config.lanes], config.lanes)
     )
     monkeypatch.setattr("reticent_sim.build.library", lambda config: None)
     return networks
@@ -330,6 +366,14 @@ def test_bench_command_fails_when_a_core_differs(made_up_cores, monkeypatch, cap
     )
     assert cli.main(["bench", "--games", "breakout", "--lanes", "4", "--steps", "3"]) == 1
     assert "NOT EXACT: breakout, 4 lanes: step 1" in capsys.readouterr().out
+
+
+def test_bench_command_fails_when_a_prediction_is_wrong(made_up_cores, monkeypatch, capsys):
+    monkeypatch.setattr(
+        bench, "CycleModel", lambda c: Prediction(made_up_cores[c.lanes], c.lanes, right=False)
+    )
+    assert cli.main(["bench", "--games", "breakout", "--lanes", "4", "--steps", "3"]) == 1
+    assert "NOT PREDICTED by the cycle model: 3 of 3 frames" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
