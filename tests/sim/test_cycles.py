@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from reticent_sim.backend import sim_backend
 
 from reticent.agent import find_agent
 from reticent.compiler import compile_network
@@ -10,6 +9,7 @@ from reticent.config import BuildConfig
 from reticent.cycles import CycleModel
 from reticent.engine import Engine
 from reticent.random_networks import random_frames, random_network
+from reticent_sim.backend import sim_backend
 
 
 def differences(network, config, frames, *, thresholds=(), trace=()):
