@@ -89,8 +89,9 @@ class BuildConfig:
 
         scaled = {
             "weight_depth": share(base.weight_depth, 512),
-            "state_depth_even": share(base.state_depth_even, 64),
-            "state_depth_odd": share(base.state_depth_odd, 64),
+            # A layer of 32 channels fills 32 lanes; with more, the rows of these stay as they are.
+            "state_depth_even": share(base.state_depth_even, base.state_depth_even // 2),
+            "state_depth_odd": share(base.state_depth_odd, base.state_depth_odd // 2),
             # Every lane may hold all outputs of the last layer, however many lanes there are.
             "channel_depth": share(base.channel_depth, base.channel_depth),
         }
