@@ -109,7 +109,9 @@ class BenchTransport:
         """What RESTART abandons is abandoned here too."""
         self.results.strict = False
         self.pixels.withdraw()
-        await self.send_writes([(address(Space.REGISTER, Register.RESTART), 1)])
+        for _ in range(int(self._bench.rng.integers(1, 4))):  # also while it initialises
+            await self.send_writes([(address(Space.REGISTER, Register.RESTART), 1)])
+            await self._bench.cycles(int(self._bench.rng.integers(1, 60)))
         while await self.ask([address(Space.REGISTER, Register.STATUS)]) != [0]:
             pass
         self.results.forget()

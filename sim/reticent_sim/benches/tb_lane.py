@@ -179,7 +179,8 @@ async def compare(bench: Bench, neurons: Neurons, parity: int) -> None:
         bench["scan__row"] = min(row, DEPTHS[parity] - 1)
         await bench.middle
         if row:  # the row of the cycle before
-            expected = {"acc": neurons.acc[parity][row - 1], "sent": neurons.sent[parity][row - 1]}
+            acc, sent = neurons.acc[parity][row - 1], neurons.sent[parity][row - 1]
+            expected = {"acc": int(acc), "sent": int(sent)}
             bench.check(f"memory {parity}, row {row - 1}", bench["state"], expected)
         await bench.edge
 
