@@ -76,7 +76,7 @@ class VerilogPlatform:
         asynchronous = [port.domain == "comb" for port in reads]
         for i, port in enumerate(reads):
             if port.transparent_for or (asynchronous[i] and len(reads) > 1):
-                raise NotImplementedError("memories.v has no module with these ports")
+                raise ValueError("memories.v has no module with these ports")
             ports[f"i_read_{i}_addr"] = port.addr
             ports[f"o_read_{i}_data"] = port.data
             if not asynchronous[i]:
