@@ -88,8 +88,8 @@ class BuildConfig:
             return max(low, 1 << (per_lane - 1).bit_length())
 
         scaled = {
-            "weight_depth": share(base.weight_depth, 512),
             # A layer of 32 channels fills 32 lanes; with more, the rows of these stay as they are.
+            "weight_depth": share(base.weight_depth, base.weight_depth // 2),
             "state_depth_even": share(base.state_depth_even, base.state_depth_even // 2),
             "state_depth_odd": share(base.state_depth_odd, base.state_depth_odd // 2),
             # Every lane may hold all outputs of the last layer, however many lanes there are.
