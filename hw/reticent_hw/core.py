@@ -1,5 +1,8 @@
 """The core: everything between the command, pixel and result streams."""
 
+import operator
+from functools import reduce
+
 from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -17,6 +20,11 @@ from .sequencer import Sequencer
 from .touched import TouchedMap
 
 __all__ = ["Core"]
+
+
+def either(values):
+    """Bitwise OR of values."""
+    return reduce(operator.or_, values)
 
 
 class Core(wiring.Component):
@@ -52,10 +60,10 @@ class Core(wiring.Component):
         host = HostPort(c)
         sequencer = Sequencer(c)
         encoder = DeltaEncoder(c)
-        generator = RangeGenerator(c)
+        generators = [RangeGenerator(c) for _ in range(c.streams)]
         scanner = NeuronScanner(c)
         counters = Counters(c)
-        maps = [TouchedMap(c) for _ in range(2)]
+        maps = [[TouchedMap(c) for _ in range(c.streams)] for _ in range(2)]
         lanes = [Lane(c) for _ in range(c.lanes)]
 
         # A restart resets everything but what the host has set.
@@ -63,11 +71,12 @@ class Core(wiring.Component):
         m.submodules.host = host
         m.submodules.sequencer = restart(sequencer)
         m.submodules.encoder = restart(encoder)
-        m.submodules.generator = restart(generator)
+        for i, generator in enumerate(generators):
+            m.submodules[f"generator_{i}"] = restart(generator)
+            for name, half in zip(("even", "odd"), maps, strict=True):
+                m.submodules[f"touched_{name}_{i}"] = restart(half[i])
         m.submodules.scanner = restart(scanner)
         m.submodules.counters = restart(counters)
-        m.submodules.touched_even = restart(maps[0])
-        m.submodules.touched_odd = restart(maps[1])
         for i, lane in enumerate(lanes):
             if hasattr(platform, "share"):
                 reset = ResetSignal() | host.restart
@@ -80,7 +89,7 @@ class Core(wiring.Component):
         connect(m, flipped(self.replies), host.replies)
         connect(m, flipped(self.pixels), encoder.pixels)
         connect(m, flipped(self.results), sequencer.results)
-        for memory_owner in (sequencer, generator, *lanes):
+        for memory_owner in (sequencer, *generators, *lanes):
             m.d.comb += [
                 getattr(memory_owner.load, name).eq(getattr(host.load, name))
                 for name in ("valid", "space", "lane", "row", "data")
@@ -104,14 +113,15 @@ class Core(wiring.Component):
             m.d.sync += in_frame.eq(0)
 
         # Sequencer.
-        room = Signal()
+        room = Signal(c.streams)
         m.d.comb += [
             sequencer.layers.eq(host.layers),
             sequencer.outputs.eq(host.outputs),
+            sequencer.in_frame.eq(in_frame),
             sequencer.frame_ready.eq(encoder.received | encoder.crowded),
             sequencer.source_done.eq(Cat(encoder.drained, scanner.done)),
-            sequencer.flowing.eq(generator.busy),
-            sequencer.blocked.eq((generator.ranges.valid | scanner.group.valid) & ~room),
+            sequencer.waiting.eq(scanner.waiting),
+            sequencer.flowing.eq(Cat(generator.busy for generator in generators).any()),
             sequencer.lanes_busy.eq(Cat(lane.busy for lane in lanes).any()),
             sequencer.last_taken.eq(encoder.last_taken),
             sequencer.changed.eq(host.changed),
@@ -121,44 +131,60 @@ class Core(wiring.Component):
             host.initialising.eq(~sequencer.idle & ~in_frame),
         ]
 
-        # Events: from the encoder in phase 0, from the scanner in all others.
+        # Events: from the encoder in phase 0, from the scanner in all others. Their ranges go to
+        # all lanes at once. In a local layer the range is the one tap of neuron k, it goes to the
+        # lanes of the stream, and each lane brings its own change.
         from_encoder = Signal()
-        m.d.comb += from_encoder.eq(sequencer.phase == 0)
-        for source, chosen in ((encoder, from_encoder), (scanner, ~from_encoder)):
-            with m.If(sequencer.running & chosen):
-                m.d.comb += [
-                    generator.events.valid.eq(source.events.valid),
-                    generator.events.payload.eq(source.events.payload),
-                    source.events.ready.eq(generator.events.ready),
-                ]
-
-        # Ranges go to all lanes at once. In a local layer the range is the one tap of neuron k,
-        # and each lane brings its own change.
         local = sequencer.running & sequencer.target.local
-        ranges = Signal.like(generator.ranges.p)
-        offered = Signal(c.lanes)
-        m.d.comb += [
-            generator.target.eq(sequencer.target),
-            scanner.local.eq(local),
-            room.eq(Cat(lane.room for lane in lanes).all()),
-            generator.ranges.ready.eq(room),
-            scanner.group.ready.eq(room),
-            ranges.eq(generator.ranges.p),
-            offered.eq((generator.ranges.valid & room).replicate(c.lanes)),
-        ]
-        with m.If(local):
+        m.d.comb += [from_encoder.eq(sequencer.phase == 0), scanner.local.eq(local)]
+        blocked, accepted = [], []
+        per_stream = c.lanes // c.streams
+        for i, generator in enumerate(generators):
+            group = scanner.groups[i]
+            ranges = Signal.like(generator.ranges.p, name=f"ranges_{i}")
+            for source, chosen in ((encoder, from_encoder), (scanner, ~from_encoder)):
+                with m.If(sequencer.feeding & chosen):
+                    m.d.comb += [
+                        generator.events.valid.eq(source.events[i].valid),
+                        generator.events.payload.eq(source.events[i].payload),
+                        source.events[i].ready.eq(generator.events.ready),
+                    ]
             m.d.comb += [
-                ranges.first.eq(sequencer.target.pointer_base + scanner.group.p.k),
-                ranges.end.eq(ranges.first + 1),
-                ranges.base.eq(sequencer.target.state_base + sequencer.target.channels - 1),
-                offered.eq(Mux(scanner.group.valid & room, scanner.group.p.fired, 0)),
+                generator.target.eq(sequencer.target),
+                room[i].eq(Cat(lane.room[i] for lane in lanes).all()),
+                generator.ranges.ready.eq(room[i]),
+                group.ready.eq(room[i]),
+                ranges.eq(generator.ranges.p),
             ]
+            with m.If(local):
+                m.d.comb += [
+                    ranges.first.eq(sequencer.target.pointer_base + group.p.k),
+                    ranges.end.eq(ranges.first + 1),
+                    ranges.base.eq(sequencer.target.state_base + sequencer.target.channels - 1),
+                ]
+            for j, lane in enumerate(lanes):
+                m.d.comb += [
+                    lane.range[i].eq(ranges),
+                    lane.offer[i].eq(generator.ranges.valid & room[i]),
+                ]
+                own = j - i * per_stream
+                if 0 <= own < per_stream:
+                    with m.If(local):
+                        m.d.comb += [
+                            lane.range[i].delta.eq(group.p.change[own]),
+                            lane.offer[i].eq(group.valid & room[i] & group.p.fired[own]),
+                        ]
+            blocked.append((generator.ranges.valid | group.valid) & ~room[i])
+            accepted.append(generator.events.valid & generator.events.ready)
+            accepted.append(Mux(group.valid & room[i], sum_of(group.p.fired), 0))
+        m.d.comb += sequencer.blocked.eq(Cat(blocked).any())
 
         # The threshold pass; the sequencer uses its path to the lanes when none runs.
         m.d.comb += [
             scanner.start.eq(sequencer.start),
             scanner.source.eq(sequencer.source),
             scanner.everything.eq(sequencer.everything),
+            scanner.finished.eq(Cat(lane.finished for lane in lanes)),
             scanner.fired.eq(Cat(lane.fired for lane in lanes)),
         ]
         threshold = Signal.like(host.thresholds[0])
@@ -168,11 +194,9 @@ class Core(wiring.Component):
                     m.d.comb += threshold.eq(host.thresholds[i])
         for i, lane in enumerate(lanes):
             m.d.comb += [
-                lane.offer.eq(offered[i]),
-                lane.range.eq(ranges),
-                lane.range.delta.eq(Mux(local, scanner.group.p.change[i], ranges.delta)),
+                lane.go.eq(sequencer.running),
                 lane.target.eq(sequencer.parity),
-                lane.scan.valid.eq(scanner.scan.valid),
+                lane.scan.valid.eq(scanner.lanes[i]),
                 lane.scan.initialise.eq(sequencer.scan.initialise),
                 lane.scan.row.eq(Mux(sequencer.running, scanner.scan.row, sequencer.scan.row)),
                 lane.scan.channel.eq(
@@ -186,26 +210,29 @@ class Core(wiring.Component):
                 host.state[i].eq(lane.state),
             ]
 
-        # The map of the layer that receives events is marked, the other one is read. Outputs are
+        # The maps of the layer that receives events are marked, the others are read. Outputs are
         # never examined: what they marked would be left for the next frame.
-        for parity, touched in enumerate(maps):
-            m.d.comb += [
-                touched.row.eq(Mux(sequencer.running, scanner.row, sequencer.row)),
-            ]
-            with m.If(sequencer.running & (sequencer.parity == parity)):
+        rows, columns = Signal.like(scanner.touched), Signal.like(scanner.columns)
+        for parity, half in enumerate(maps):
+            for generator, touched in zip(generators, half, strict=True):
                 m.d.comb += [
-                    touched.mark.valid.eq(generator.mark.valid & ~sequencer.last_phase),
+                    touched.row.eq(scanner.row),
+                    touched.clear.eq(sequencer.clear[parity]),
                     touched.mark.row.eq(generator.mark.row),
                     touched.mark.second.eq(generator.mark.second),
                     touched.mark.mask.eq(generator.mark.mask),
+                    touched.mark.valid.eq(
+                        generator.mark.valid
+                        & (sequencer.parity == parity)
+                        & ~sequencer.last_phase
+                    ),
                 ]
-            with m.Elif(sequencer.running):
+            with m.If(sequencer.parity != parity):
                 m.d.comb += [
-                    scanner.columns.eq(touched.columns),
-                    touched.clear.eq(scanner.clear),
+                    rows.eq(either(touched.rows for touched in half)),
+                    columns.eq(either(touched.columns for touched in half)),
                 ]
-            with m.Else():
-                m.d.comb += touched.clear.eq(sequencer.clear)
+        m.d.comb += [scanner.touched.eq(rows), scanner.columns.eq(columns)]
 
         m.d.comb += [
             counters.clear.eq(sequencer.next_frame),
@@ -213,14 +240,13 @@ class Core(wiring.Component):
             counters.phase.eq(sequencer.running),
             counters.store.eq(sequencer.store),
             counters.layer.eq(sequencer.phase),
-            counters.events.eq(generator.events.valid & generator.events.ready),
+            counters.events.eq(sum_of(accepted)),
             counters.multiplies.eq(Cat(lane.multiplies for lane in lanes)),
+            counters.parities.eq(Cat(lane.layer for lane in lanes)),
             counters.cause.eq(sequencer.cause),
             counters.read_layer.eq(sequencer.read_layer),
             sequencer.counts.eq(counters.counts),
             sequencer.total.eq(counters.total),
             sequencer.lost.eq(counters.lost),
         ]
-        with m.If(local & scanner.group.valid & scanner.group.ready):
-            m.d.comb += counters.events.eq(sum_of(scanner.group.p.fired))
         return m

@@ -26,18 +26,21 @@ class Counters(wiring.Component):
     """Counts of one frame.
 
     In every cycle of `counting` each lane either multiplies or is lost to the `cause` of that
-    cycle, so `lanes * total = significant + sum(lost)` holds exactly.
+    cycle, so `lanes * total = significant + sum(lost)` holds exactly. Events and cycles count for
+    the layer that receives events, multiplications for the layer that they belong to: that one or
+    the one before.
 
     Members
     -------
     clear : begin a frame
     counting : the frame's clock runs
-    phase, layer : a layer is being worked on, and which; `store` ends it
+    phase, layer : a layer receives events, and which; `store` ends it
     events : how many events enter the layer
-    multiplies : lanes that multiply
+    multiplies, parities : lanes that multiply, each for a layer of this parity
     cause : index into `layout.LOST_CAUSES` for the lanes that do not
     total, lost : results; settled 3 cycles after `counting` ended
-    read_layer, counts : a finished layer's counts, one cycle later
+    read_layer, counts : a finished layer's counts, one cycle later; multiplications of the last
+        two layers are there 3 cycles after the last `store`
     """
 
     def __init__(self, config: BuildConfig):
@@ -52,6 +55,7 @@ class Counters(wiring.Component):
                 "layer": In(index_shape(c.layers)),
                 "events": In(range(c.lanes + 1)),
                 "multiplies": In(c.lanes),
+                "parities": In(c.lanes),
                 "cause": In(range(len(LOST_CAUSES))),
                 "total": Out(WORD_BITS),
                 "lost": Out(data.ArrayLayout(unsigned(WORD_BITS), len(LOST_CAUSES))),
@@ -63,44 +67,68 @@ class Counters(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self._config
-        m.submodules.layers = layers = memory.Memory(
-            shape=COUNTS, depth=at_least_two(c.layers), init=[]
+        depth = at_least_two(c.layers)
+        received = data.StructLayout({"events": WORD_BITS, "cycles": WORD_BITS})
+        m.submodules.layers = layers = memory.Memory(shape=received, depth=depth, init=[])
+        m.submodules.products = products = memory.Memory(
+            shape=unsigned(WORD_BITS), depth=depth, init=[]
         )
         write, read = layers.write_port(), layers.read_port()
-        counts = Signal(COUNTS)
+        write_products, read_products = products.write_port(), products.read_port()
+        counts = Signal(received)
 
-        busy = Signal(range(c.lanes + 1))
-        idle = Signal(range(c.lanes + 1))
+        lanes = range(c.lanes + 1)
+        busy = [Signal(lanes, name=f"busy_{name}") for name in ("even", "odd")]
+        idle = Signal(lanes)
         cause = Signal.like(self.cause)
         counted = Signal()
         m.d.sync += [
-            busy.eq(sum_of(self.multiplies)),
+            busy[0].eq(sum_of(self.multiplies & ~self.parities)),
+            busy[1].eq(sum_of(self.multiplies & self.parities)),
             cause.eq(self.cause),
             counted.eq(self.counting),
         ]
         m.d.comb += [
-            idle.eq(c.lanes - busy),
+            idle.eq(c.lanes - busy[0] - busy[1]),
             write.addr.eq(self.layer),
             write.data.eq(counts),
             # The cycle that stores belongs to the layer.
             write.data.cycles.eq(counts.cycles + 1),
             write.en.eq(self.store),
             read.addr.eq(self.read_layer),
-            self.counts.eq(read.data),
+            read_products.addr.eq(self.read_layer),
+            self.counts.events.eq(read.data.events),
+            self.counts.cycles.eq(read.data.cycles),
+            self.counts.significant.eq(read_products.data),
         ]
-        m.d.sync += counts.significant.eq(counts.significant + busy)
         with m.If(counted):
             m.d.sync += [
                 self.total.eq(self.total + 1),
                 self.lost[cause].eq(self.lost[cause] + idle),
             ]
+        m.d.sync += counts.events.eq(counts.events + self.events)
         with m.If(self.phase):
-            m.d.sync += [
-                counts.cycles.eq(counts.cycles + 1),
-                counts.events.eq(counts.events + self.events),
-            ]
+            m.d.sync += counts.cycles.eq(counts.cycles + 1)
         with m.If(self.store):
             m.d.sync += counts.eq(0)
+
+        # When a layer has received its last event, the multiplications of the layer before are
+        # over. Those of the last layer are over at its own end; so both are written, in turn.
+        sums = Signal(data.ArrayLayout(unsigned(WORD_BITS), 2))
+        stored = Signal(2)
+        over = Signal.like(self.layer)
+        m.d.sync += [
+            stored.eq(Cat(self.store, stored[0])),
+            over.eq(Mux(self.store, self.layer - 1, over + 1)),
+            *(sums[i].eq(sums[i] + busy[i]) for i in range(2)),
+        ]
+        m.d.comb += [
+            write_products.addr.eq(over),
+            write_products.data.eq(sums[over[0]]),
+            write_products.en.eq(stored.any()),
+        ]
+        with m.If(stored[0]):
+            m.d.sync += sums[over[0]].eq(0)
         with m.If(self.clear):
-            m.d.sync += [counts.eq(0), self.total.eq(0), self.lost.eq(0)]
+            m.d.sync += [counts.eq(0), sums.eq(0), self.total.eq(0), self.lost.eq(0)]
         return m

@@ -28,13 +28,14 @@ class DeltaEncoder(wiring.Component):
     threshold : T_q of the pixels
     enable : pixels may be taken
     pixels : a frame in the order y, x, channel
-    events : events of the frame, in the order of the pixels, oldest frame first
+    events : of each stream, in turns, events of the frame in the order of the pixels, oldest frame
+        first
     last_taken : the last pixel of a frame is taken in this cycle
     received : the whole frame has been taken, and every event is in the queue or gone;
         until `next_frame`
-    drained : besides, the queue is empty
+    drained : besides, the queues are empty
     next_frame : begin another frame
-    crowded : the queue cannot take the events of many more pixels
+    crowded : a queue cannot take the events of many more pixels
     """
 
     def __init__(self, config: BuildConfig):
@@ -50,7 +51,7 @@ class DeltaEncoder(wiring.Component):
                 "threshold": In(THRESHOLD_BITS),
                 "enable": In(1),
                 "pixels": In(pixel_stream),
-                "events": Out(stream.Signature(event_layout(c))),
+                "events": Out(stream.Signature(event_layout(c))).array(c.streams),
                 "last_taken": Out(1),
                 "received": Out(1),
                 "drained": Out(1),
@@ -173,9 +174,15 @@ class DeltaEncoder(wiring.Component):
         frame = Signal(index_shape(c.stack))
         event = Signal(event_layout(c))
         pushed = Signal()
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
-            width=Shape.cast(event_layout(c)).width, depth=c.queue_depth
-        )
+        queues = []
+        for i in range(c.streams):
+            name = f"queue_{i}" if c.streams > 1 else "queue"
+            m.submodules[name] = queue = fifo.SyncFIFOBuffered(
+                width=Shape.cast(event_layout(c)).width, depth=c.queue_depth // c.streams
+            )
+            queues.append(queue)
+        turn = Signal(index_shape(c.streams))
+        has_room = Array(queue.w_rdy for queue in queues)[turn]
         # Oldest frame first: slots ascend, as everywhere.
         for age in range(c.stack):
             with m.If(pending[age]):
@@ -188,9 +195,7 @@ class DeltaEncoder(wiring.Component):
             event.y.eq(places[1].y),
             event.x.eq(places[1].x),
             event.slot.eq(frame * self.channels + places[1].channel),
-            queue.w_data.eq(event),
-            queue.w_en.eq(pending.any()),
-            pushed.eq(queue.w_en & queue.w_rdy),
+            pushed.eq(pending.any() & has_room),
             move_compared.eq(~pending.any() | (pushed & ~others.any())),
         ]
         with m.If(move_compared):
@@ -203,12 +208,20 @@ class DeltaEncoder(wiring.Component):
         with m.Elif(pushed):
             m.d.sync += pending.eq(others)
 
+        if c.streams > 1:
+            with m.If(pushed):
+                m.d.sync += turn.eq(Mux(turn == c.streams - 1, 0, turn + 1))
+        for i, (queue, events) in enumerate(zip(queues, self.events, strict=True)):
+            m.d.comb += [
+                queue.w_data.eq(event),
+                queue.w_en.eq(pushed & (turn == i)),
+                events.valid.eq(queue.r_rdy),
+                events.payload.eq(queue.r_data),
+                queue.r_en.eq(events.ready),
+            ]
         m.d.comb += [
-            self.events.valid.eq(queue.r_rdy),
-            self.events.payload.eq(queue.r_data),
-            queue.r_en.eq(self.events.ready),
             self.received.eq(complete & ~compared & ~pending.any()),
-            self.drained.eq(self.received & (queue.level == 0)),
-            self.crowded.eq(queue.level >= c.queue_depth - 2),
+            self.drained.eq(self.received & Cat(queue.level == 0 for queue in queues).all()),
+            self.crowded.eq(Cat(queue.level >= queue.depth - 2 for queue in queues).any()),
         ]
         return m

@@ -8,7 +8,7 @@ from reticent.arithmetic import DELTA_BITS, activation_range
 from reticent.config import BuildConfig
 from reticent.layout import SHIFT_BITS, THRESHOLD_BITS, Space
 
-from .interfaces import LoadSignature, ScanSignature, range_layout, row_layout
+from .interfaces import LoadSignature, ScanSignature, index_shape, range_layout, row_layout
 from .memory import LoadedMemory
 
 __all__ = ["SCAN_LATENCY", "Lane", "Requantiser"]
@@ -90,48 +90,58 @@ class Requantiser(wiring.Component):
 class Lane(wiring.Component):
     """One lane.
 
-    A broadcast range costs one cycle to look up and waits in a FIFO; ranges that hold no weight
-    of this lane are dropped there and cost it nothing. From the FIFO one stored weight a cycle is
-    fetched, multiplied and accumulated, without a bubble between ranges and without stalls: an
-    accumulator that is still on its way to memory is forwarded. From the fetch of a weight to the
-    write of its accumulator 4 cycles pass.
+    Ranges arrive on `streams` buses. Each costs one cycle to look up and waits in the FIFO of its
+    bus; ranges that hold no weight of this lane are dropped there and cost it nothing. From the
+    FIFOs one stored weight a cycle is fetched, multiplied and accumulated, without a bubble
+    between ranges and without stalls: an accumulator that is still on its way to memory is
+    forwarded. From the fetch of a weight to the write of its accumulator 4 cycles pass.
 
-    Two state memories hold the neurons of even and of odd layers: while one accumulates
-    (`target`), the threshold pass (`scan`) works on the other.
+    Two state memories hold the neurons of even and of odd layers. A range belongs to the layer
+    that was the `target` when it was offered. So a lane may still work on the layer before, while
+    ranges of the target already wait behind; it takes the older work first, and tells by
+    `finished` when the neurons of the layer before may be examined (`scan`).
 
     All lanes are alike, so that they can share one module in an exported design.
 
     Members
     -------
     index : number of this lane, constant
-    offer, range : a range for every lane; only while all lanes have `room`
-    room : two more ranges may be offered
-    target : parity of the layer that accumulates; `scan` has the other one
+    go : weights may be fetched; without it ranges only wait
+    offer, range : a range for every lane, on each bus; only while all lanes have `room`
+    room : two more ranges may be offered on this bus
+    target : parity of the layer that receives events; `scan` has the layer before
+    finished : nothing is left of the layer before that a scan could come too early for; it follows
+        a change of `target` one cycle later
     scan, fired, change : see `ScanSignature`
     shift, is_signed, threshold : of the layer that is scanned
     state : row that was at `scan.row` one cycle ago
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
+    layer : parity of the layer that it belongs to
     busy : ranges or multiplications are in flight
     """
 
     def __init__(self, config: BuildConfig):
         self._config = config
+        c = config
         super().__init__(
             {
-                "index": In(config.lane_bits),
-                "load": In(LoadSignature(config)),
-                "offer": In(1),
-                "range": In(range_layout(config)),
-                "room": Out(1),
+                "index": In(c.lane_bits),
+                "load": In(LoadSignature(c)),
+                "go": In(1),
+                "offer": In(c.streams),
+                "range": In(data.ArrayLayout(range_layout(c), c.streams)),
+                "room": Out(c.streams),
                 "target": In(1),
-                "scan": In(ScanSignature(config)),
+                "finished": Out(1),
+                "scan": In(ScanSignature(c)),
                 "shift": In(SHIFT_BITS),
                 "is_signed": In(1),
                 "threshold": In(THRESHOLD_BITS),
                 "fired": Out(1),
                 "change": Out(signed(DELTA_BITS)),
-                "state": Out(row_layout(config, Space.STATE_EVEN)),
+                "state": Out(row_layout(c, Space.STATE_EVEN)),
                 "multiplies": Out(1),
+                "layer": Out(1),
                 "busy": Out(1),
             }
         )
@@ -146,63 +156,92 @@ class Lane(wiring.Component):
             wiring.connect(m, wiring.flipped(self.load), rows.load)
             return rows
 
-        pointers = loaded("pointers", Space.POINTER, c.pointer_depth)
         weights = loaded("weights", Space.WEIGHT, c.weight_depth)
         channels = loaded("channels", Space.CHANNEL, c.channel_depth)
 
-        # Look the range up; keep it if it holds a weight.
-        first, end = pointers.read_port(), pointers.read_port()
+        # Look the ranges up; keep those that hold a weight.
         waiting = data.StructLayout(
             {
                 "cursor": unsigned(c.weight_address_bits),
                 "end": unsigned(c.weight_address_bits),
                 "base": unsigned(c.base_bits),
                 "delta": signed(DELTA_BITS),
+                "layer": unsigned(1),
             }
         )
-        m.submodules.fifo = queue = fifo.SyncFIFO(
-            width=Shape.cast(waiting).width, depth=c.fifo_depth
-        )
-        looked_up = Signal()
-        found = Signal(waiting)
-        m.d.comb += [
-            first.addr.eq(self.range.first),
-            end.addr.eq(self.range.end),
-            found.cursor.eq(first.data.start),
-            found.end.eq(end.data.start),
-            queue.w_data.eq(found),
-            queue.w_en.eq(looked_up & (first.data.start != end.data.start)),
-            # One range may be in the look-up, and one is being offered.
-            self.room.eq(queue.level <= c.fifo_depth - 2),
-        ]
-        m.d.sync += [
-            looked_up.eq(self.offer),
-            found.base.eq(self.range.base),
-            found.delta.eq(self.range.delta),
-        ]
+        queues, looked_up, heads = [], [], []
+        for i in range(c.streams):
+            suffix = f"_{i}" if c.streams > 1 else ""
+            pointers = loaded(f"pointers{suffix}", Space.POINTER, c.pointer_depth)
+            first, end = pointers.read_port(), pointers.read_port()
+            m.submodules[f"fifo{suffix}"] = queue = fifo.SyncFIFO(
+                width=Shape.cast(waiting).width, depth=c.fifo_depth
+            )
+            taken = Signal(name=f"looked_up{suffix}")
+            found = Signal(waiting, name=f"found{suffix}")
+            head = Signal(waiting, name=f"head{suffix}")
+            offered = self.range[i]
+            m.d.comb += [
+                first.addr.eq(offered.first),
+                end.addr.eq(offered.end),
+                found.cursor.eq(first.data.start),
+                found.end.eq(end.data.start),
+                queue.w_data.eq(found),
+                queue.w_en.eq(taken & (first.data.start != end.data.start)),
+                # One range may be in the look-up, and one is being offered.
+                self.room[i].eq(queue.level <= c.fifo_depth - 2),
+                head.eq(queue.r_data),
+            ]
+            m.d.sync += [
+                taken.eq(self.offer[i]),
+                found.base.eq(offered.base),
+                found.delta.eq(offered.delta),
+                found.layer.eq(self.target),
+            ]
+            queues.append(queue)
+            heads.append(head)
+            looked_up.append((taken, found))
 
-        # Fetch one stored weight a cycle.
+        # Fetch one stored weight a cycle. The layer before goes first, then the buses take turns.
         active = Signal()
         current = Signal(waiting)
-        following = Signal(waiting)
-        exhausted = Signal()
+        exhausted, pop = Signal(), Signal()
         weight = weights.read_port()
+        ready_heads, old_heads, wanted = (
+            Signal(c.streams, name=n) for n in ("ready_heads", "old_heads", "wanted")
+        )
+        turn = Signal(index_shape(c.streams))
         m.d.comb += [
-            following.eq(queue.r_data),
+            ready_heads.eq(Cat(queue.r_rdy for queue in queues)),
+            old_heads.eq(
+                Cat(q.r_rdy & (h.layer != self.target) for q, h in zip(queues, heads, strict=True))
+            ),
+            wanted.eq(Mux(old_heads.any(), old_heads, ready_heads)),
             exhausted.eq(current.cursor + 1 == current.end),
-            queue.r_en.eq(~active | exhausted),
+            pop.eq(self.go & (~active | exhausted)),
             weight.addr.eq(current.cursor),
             self.multiplies.eq(active),
+            self.layer.eq(current.layer),
         ]
-        with m.If(queue.r_en):
-            m.d.sync += [active.eq(queue.r_rdy), current.eq(following)]
+        with m.If(pop):
+            m.d.sync += active.eq(wanted.any())
         with m.Else():
             m.d.sync += current.cursor.eq(current.cursor + 1)
+        with m.Switch(turn):
+            for start in range(c.streams):
+                with m.Case(start):
+                    order = [(start + i) % c.streams for i in range(c.streams)]
+                    for i in reversed(order):
+                        with m.If(pop & wanted[i]):
+                            chosen = [queues[j].r_en.eq(int(j == i)) for j in range(c.streams)]
+                            m.d.comb += chosen
+                            m.d.sync += [current.eq(heads[i]), turn.eq((i + 1) % c.streams)]
 
         # Multiply: weight and address are known one cycle after the fetch, and registered.
         fetched, ready, multiplied, summed = (
             Signal(name=n) for n in ("fetched", "ready", "multiplied", "summed")
         )
+        layers = [Signal(name=f"layer_{i}") for i in range(4)]  # of these stages
         base, delta = Signal(c.base_bits), Signal(signed(DELTA_BITS))
         row, factor, change = Signal(c.state_address_bits), Signal.like(delta), Signal.like(delta)
         product = Signal(signed(c.weight_bits + DELTA_BITS))
@@ -216,6 +255,8 @@ class Lane(wiring.Component):
             change.eq(delta),
             multiplied.eq(ready),
             product.eq(factor * change),
+            layers[0].eq(current.layer),
+            *(layers[i].eq(layers[i - 1]) for i in range(1, 4)),
         ]
 
         # Accumulate. A row is read while it is `ready`, summed when `multiplied`, written when
@@ -231,12 +272,23 @@ class Lane(wiring.Component):
             rows[0].eq(row),
             rows[1].eq(rows[0]),
             summed.eq(multiplied),
-            same[0].eq((row == rows[0]) & multiplied),
-            same[1].eq((row == rows[1]) & summed),
+            same[0].eq((row == rows[0]) & (layers[1] == layers[2]) & multiplied),
+            same[1].eq((row == rows[1]) & (layers[1] == layers[3]) & summed),
             sums[0].eq(operand + product),
             sums[1].eq(sums[0]),
             updated.sent.eq(old.sent),
         ]
+
+        # A scan reads its row two cycles after it saw `finished`, which is registered: so sums
+        # whose row is being read now will be in memory in time.
+        m.d.sync += self.finished.eq(
+            ~(
+                old_heads.any()
+                | Cat(taken & (found.layer != self.target) for taken, found in looked_up).any()
+                | (active & (current.layer != self.target))
+                | (fetched & (layers[0] != self.target))
+            )
+        )
 
         # The threshold pass.
         m.submodules.requantiser = requantiser = Requantiser(c)
@@ -272,24 +324,20 @@ class Lane(wiring.Component):
             *(behind[i].eq(behind[i - 1]) for i in range(2, SCAN_LATENCY)),
         ]
 
-        # Who has which state memory.
+        # Who has which state memory: work on the layer that it belongs to, else the scan.
         for parity, depth in enumerate((c.state_depth_even, c.state_depth_odd)):
             name = ("even", "odd")[parity]
             state = memory.Memory(shape=row_layout(c, Space.STATE_EVEN), depth=depth, init=[])
             m.submodules[f"state_{name}"] = state
             read, write = state.read_port(), state.write_port()
-            with m.If(self.target == parity):
-                m.d.comb += [
-                    read.addr.eq(row),
-                    old.eq(read.data),
-                    write.addr.eq(rows[1]),
-                    write.data.acc.eq(sums[0]),
-                    write.data.sent.eq(updated.sent),
-                    write.en.eq(summed),
-                ]
+            with m.If(layers[2] == parity):
+                m.d.comb += old.eq(read.data)
+            with m.If(ready & (layers[1] == parity)):
+                m.d.comb += read.addr.eq(row)
             with m.Else():
+                m.d.comb += read.addr.eq(self.scan.row)
+            with m.If(self.target != parity):
                 m.d.comb += [
-                    read.addr.eq(self.scan.row),
                     scanned.eq(read.data),
                     write.addr.eq(behind[-1].row),
                     write.data.acc.eq(behind[-1].acc),
@@ -303,8 +351,21 @@ class Lane(wiring.Component):
                         write.data.sent.eq(0),
                         write.en.eq(1),
                     ]
+            with m.If(summed & (layers[3] == parity)):
+                m.d.comb += [
+                    write.addr.eq(rows[1]),
+                    write.data.acc.eq(sums[0]),
+                    write.data.sent.eq(updated.sent),
+                    write.en.eq(1),
+                ]
 
         m.d.comb += self.busy.eq(
-            looked_up | queue.r_rdy | active | fetched | ready | multiplied | summed
+            Cat(taken for taken, _ in looked_up).any()
+            | ready_heads.any()
+            | active
+            | fetched
+            | ready
+            | multiplied
+            | summed
         )
         return m

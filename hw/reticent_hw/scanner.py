@@ -8,23 +8,24 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import Space
 
-from .interfaces import ScanSignature, event_layout, index_shape, row_layout
+from .interfaces import ScanSignature, at_least_two, event_layout, index_shape, row_layout
 from .lane import SCAN_LATENCY
 
 __all__ = ["NeuronScanner", "group_layout"]
 
-# Groups that may be under examination or wait for the serialiser. Examination takes
+# Groups that may be under examination or wait for a serialiser. Examination takes
 # SCAN_LATENCY + 2 cycles, so from 8 on it runs at one group a cycle.
 GROUPS = 16
 
 
 def group_layout(config: BuildConfig) -> data.StructLayout:
-    """What neuron `k` of every lane sends: `change` counts where `fired`."""
+    """What neuron `k` of every lane of a stream sends: `change` counts where `fired`."""
+    lanes = config.lanes // config.streams
     return data.StructLayout(
         {
             "k": range(config.channel_depth),
-            "fired": unsigned(config.lanes),
-            "change": data.ArrayLayout(signed(DELTA_BITS), config.lanes),
+            "fired": unsigned(lanes),
+            "change": data.ArrayLayout(signed(DELTA_BITS), lanes),
         }
     )
 
@@ -33,21 +34,27 @@ class NeuronScanner(wiring.Component):
     """Walks the touched positions in raster order, at each through the lanes' channels.
 
     One group (the same neuron address in every lane) is examined a cycle; groups in which nothing
-    fired cost no more. The events leave in the order position, channel of the lane, lane: the
-    order does not depend on timing. Throughput one event a cycle.
+    fired cost no more. A lane takes part as soon as it has `finished` the layer: it joins the walk
+    wherever that is, and the walk goes round until every lane has seen every group. So the events
+    of lanes that finish early feed all lanes while others still work, and no lane waits for the
+    slowest one.
 
-    With `local` the groups leave whole instead, one a cycle: every lane takes its own event.
+    The lanes are divided among `streams` serialisers, stream i has lanes `i * lanes / streams` and
+    following. Each sends the events of its lanes, one a cycle; within a group the lowest lane goes
+    first. With `local` the groups leave whole instead, one a cycle: every lane takes its own event.
 
     Members
     -------
     start : begin a pass over the layer `source`; one cycle
     source : LAYER row of the layer to examine; stable until `done`
     everything : examine all positions, touched or not; stable until `done`
-    row, columns, clear : the layer's touched map
-    scan : to the lanes; `fired` and `change` come back from each
+    touched, row, columns : the layer's touched map: marked rows, and the columns of one
+    finished : lanes whose neurons may be examined; not looked at with `start` and the cycle after
+    scan, lanes : a group, and the lanes that it is for; `fired` and `change` come back from each
     local : send groups, not events; stable from `start` until `done`
-    events : what the neurons send
-    group : what the neurons with index `k` of their lanes send
+    events : of each stream, what the neurons send
+    groups : of each stream, what the neurons with index `k` of their lanes send
+    waiting : no lane that has finished is left to examine, others have not finished
     done : the pass is over and its last event was taken
     """
 
@@ -60,14 +67,17 @@ class NeuronScanner(wiring.Component):
                 "source": In(row_layout(c, Space.LAYER)),
                 "everything": In(1),
                 "local": In(1),
+                "touched": In(at_least_two(c.map_rows)),
                 "row": Out(index_shape(c.map_rows)),
                 "columns": In(c.map_columns),
-                "clear": Out(1),
+                "finished": In(c.lanes),
                 "scan": Out(ScanSignature(c)),
+                "lanes": Out(c.lanes),
                 "fired": In(c.lanes),
                 "change": In(data.ArrayLayout(signed(DELTA_BITS), c.lanes)),
-                "events": Out(stream.Signature(event_layout(c))),
-                "group": Out(stream.Signature(group_layout(c))),
+                "events": Out(stream.Signature(event_layout(c))).array(c.streams),
+                "groups": Out(stream.Signature(group_layout(c))).array(c.streams),
+                "waiting": Out(1),
                 "done": Out(1),
             }
         )
@@ -76,63 +86,57 @@ class NeuronScanner(wiring.Component):
         m = Module()
         c = self._config
         source = self.source
-        columns_shape = unsigned(c.map_columns)
+        lap, index = Signal(), Signal(range(c.state_depth + 1))  # of the group to be issued
 
-        # Find the next row with a touched position, one row a cycle.
-        searching = Signal()
-        search_row = Signal(range(c.map_rows + 1))
-        search_base = Signal(c.state_address_bits)
-        wanted = Signal(columns_shape)
-        found = Signal()
-        found_columns = Signal(columns_shape)
-        found_row = Signal(index_shape(c.map_rows))
-        found_base = Signal(c.state_address_bits)
-        take = Signal()
+        # Find the next row with a touched position; after the last one the first comes again.
+        wanted_rows, ahead, candidates = (
+            Signal(len(self.touched), name=n) for n in ("wanted_rows", "ahead", "candidates")
+        )
+        found, wraps = Signal(), Signal()
+        found_columns = Signal(c.map_columns)
+        found_row, next_row = Signal.like(self.row), Signal.like(self.row)
+        none_ahead, take = Signal(), Signal()
+        for i in reversed(range(c.map_rows)):
+            with m.If(candidates[i]):
+                m.d.comb += next_row.eq(i)
         m.d.comb += [
-            self.row.eq(search_row),
-            wanted.eq(Mux(self.everything, (1 << source.columns) - 1, self.columns)),
+            wanted_rows.eq(Mux(self.everything, (1 << source.rows) - 1, self.touched)),
+            none_ahead.eq(self.start | (ahead == 0)),
+            candidates.eq(Mux(none_ahead, wanted_rows, ahead)),
+            self.row.eq(next_row),
         ]
-        with m.If(take):
-            m.d.sync += found.eq(0)
-        with m.If(self.start):
+        with m.If(self.start | take | ~found):
             m.d.sync += [
-                searching.eq(1),
-                search_row.eq(0),
-                search_base.eq(source.state_base),
-            ]
-        with m.Elif(searching & (take | ~found)):
-            m.d.comb += self.clear.eq(1)
-            m.d.sync += [
-                found.eq(wanted != 0),
-                found_columns.eq(wanted),
-                found_row.eq(search_row),
-                found_base.eq(search_base),
-                search_row.eq(search_row + 1),
-                search_base.eq(search_base + source.row_stride),
-                searching.eq(search_row + 1 != source.rows),
+                found.eq(candidates != 0),
+                found_columns.eq(Mux(self.everything, (1 << source.columns) - 1, self.columns)),
+                found_row.eq(next_row),
+                wraps.eq(none_ahead),
+                ahead.eq(candidates & (candidates - 1)),
             ]
 
         # Issue its groups: column by column (lowest bit first), channel by channel.
         issuing = Signal()
-        columns = Signal(columns_shape)
-        y = Signal(index_shape(c.map_rows))
+        columns = Signal(c.map_columns)
+        y = Signal.like(self.row)
         base = Signal(c.state_address_bits)
         k = Signal(range(c.channel_depth))
         column = Signal(index_shape(c.map_columns))
-        rest = Signal(columns_shape)
-        credit, issue, last_channel, last = Signal(), Signal(), Signal(), Signal()
+        rest = Signal(c.map_columns)
+        present, credit, issue, last_channel, last = (
+            Signal(name=n) for n in ("present", "credit", "issue", "last_channel", "last")
+        )
         for i in reversed(range(c.map_columns)):
             with m.If(columns[i]):
                 m.d.comb += column.eq(i)
         m.d.comb += [
             rest.eq(columns & (columns - 1)),
-            issue.eq(issuing & credit),
+            present.eq(issuing & credit & ~self.start),
             last_channel.eq(k + 1 == source.channels),
             last.eq(issue & last_channel & (rest == 0)),
-            take.eq(found & (~issuing | last)),
+            take.eq(found & (~issuing | last) & ~self.start),
         ]
         with m.If(issue):
-            m.d.sync += k.eq(Mux(last_channel, 0, k + 1))
+            m.d.sync += [k.eq(Mux(last_channel, 0, k + 1)), index.eq(index + 1)]
             with m.If(last_channel):
                 m.d.sync += columns.eq(rest)
         with m.If(take):
@@ -140,20 +144,55 @@ class NeuronScanner(wiring.Component):
                 issuing.eq(1),
                 columns.eq(found_columns),
                 y.eq(found_row),
-                base.eq(found_base),
+                base.eq(source.state_base + found_row * source.row_stride),
                 k.eq(0),
             ]
-        with m.Elif(last):
+            with m.If(wraps):
+                m.d.sync += [lap.eq(~lap), index.eq(0)]
+        with m.Elif(last | self.start):
             m.d.sync += issuing.eq(0)
+
+        # A lane joins the walk when it has finished, and leaves where it joined, a lap later.
+        joining = data.StructLayout(
+            {"index": index.shape(), "lap": 1, "lanes": unsigned(c.lanes)}
+        )
+        m.submodules.joins = joins = fifo.SyncFIFO(
+            width=Shape.cast(joining).width, depth=at_least_two(c.lanes)
+        )
+        entry, oldest = Signal(joining), Signal(joining)
+        joined, active, joiners, remaining, examined = (
+            Signal(c.lanes, name=n)
+            for n in ("joined", "active", "joiners", "remaining", "examined")
+        )
+        leave = Signal()
+        m.d.comb += [
+            oldest.eq(joins.r_data),
+            leave.eq(present & joins.r_rdy & (oldest.index == index) & (oldest.lap != lap)),
+            joiners.eq(Mux(present, self.finished & ~joined, 0)),
+            remaining.eq(active & ~Mux(leave, oldest.lanes, 0)),
+            examined.eq(remaining | joiners),
+            issue.eq(present & examined.any()),
+            entry.index.eq(index),
+            entry.lap.eq(lap),
+            entry.lanes.eq(joiners),
+            joins.w_data.eq(entry),
+            joins.w_en.eq(joiners.any()),
+            joins.r_en.eq(leave),
+        ]
+        with m.If(self.start):
+            m.d.sync += joined.eq(0)
+        with m.Elif(present):
+            m.d.sync += [joined.eq(joined | joiners), active.eq(examined)]
 
         # Address of the group, then through the lanes; the coordinates travel along.
         place = data.StructLayout({"y": y.shape(), "x": column.shape(), "k": k.shape()})
         places = [Signal(place, name=f"place_{i}") for i in range(SCAN_LATENCY + 2)]
-        addressed = Signal(2)
+        addressed = [Signal(c.lanes, name=f"addressed_{i}") for i in range(2)]
         group_base = Signal.like(base)
-        m.d.comb += [self.scan.valid.eq(addressed[1])]
+        m.d.comb += [self.lanes.eq(addressed[1]), self.scan.valid.eq(addressed[1].any())]
         m.d.sync += [
-            addressed.eq(Cat(issue, addressed[0])),
+            addressed[0].eq(Mux(issue, examined, 0)),
+            addressed[1].eq(addressed[0]),
             places[0].y.eq(y),
             places[0].x.eq(column),
             places[0].k.eq(k),
@@ -162,64 +201,74 @@ class NeuronScanner(wiring.Component):
             self.scan.row.eq(group_base + places[0].x * source.channels + places[0].k),
             self.scan.channel.eq(source.channel_base + places[0].k),
         ]
+        travelling = Signal(SCAN_LATENCY)
+        answered = travelling[-1]
+        m.d.sync += travelling.eq(Cat(self.scan.valid, travelling))
 
-        # Groups in which something fired wait for the serialiser; the others end here.
+        # Of each stream, groups in which something fired wait for its serialiser.
+        count = c.lanes // c.streams
         group = data.StructLayout(
-            {
-                "place": place,
-                "fired": unsigned(c.lanes),
-                "change": data.ArrayLayout(signed(DELTA_BITS), c.lanes),
-            }
+            {"y": y.shape(), "x": column.shape(), "sent": group_layout(c)}
         )
-        examined = Signal(SCAN_LATENCY)
-        m.d.sync += examined.eq(Cat(addressed[1], examined))
-        m.submodules.groups = groups = fifo.SyncFIFO(width=Shape.cast(group).width, depth=GROUPS)
-        answer, head = Signal(group), Signal(group)
-        answered = examined[-1]
-        kept = answered & self.fired.any()
-        m.d.comb += [
-            answer.place.eq(places[-1]),
-            answer.fired.eq(self.fired),
-            answer.change.eq(self.change),
-            groups.w_data.eq(answer),
-            groups.w_en.eq(kept),
-            head.eq(groups.r_data),
-        ]
-        outstanding = Signal(range(GROUPS + 1))
-        popped = groups.r_en & groups.r_rdy
-        m.d.comb += credit.eq(outstanding != GROUPS)
-        m.d.sync += outstanding.eq(outstanding + issue - (answered & ~kept) - popped)
+        credits, idle = [], []
+        for i in range(c.streams):
+            suffix = f"_{i}" if c.streams > 1 else ""
+            m.submodules[f"groups{suffix}"] = groups = fifo.SyncFIFO(
+                width=Shape.cast(group).width, depth=GROUPS
+            )
+            answer, head, current = (
+                Signal(group, name=f"{name}{suffix}") for name in ("answer", "head", "current")
+            )
+            outstanding = Signal(range(GROUPS + 1), name=f"outstanding{suffix}")
+            kept = answered & answer.sent.fired.any()
+            popped = groups.r_en & groups.r_rdy
+            m.d.comb += [
+                answer.y.eq(places[-1].y),
+                answer.x.eq(places[-1].x),
+                answer.sent.k.eq(places[-1].k),
+                answer.sent.fired.eq(self.fired[i * count : (i + 1) * count]),
+                *(answer.sent.change[j].eq(self.change[i * count + j]) for j in range(count)),
+                groups.w_data.eq(answer),
+                groups.w_en.eq(kept),
+                head.eq(groups.r_data),
+            ]
+            m.d.sync += outstanding.eq(outstanding + issue - (answered & ~kept) - popped)
+            credits.append(outstanding != GROUPS)
 
-        # Serialise: lowest lane first.
-        sending = Signal()
-        current = Signal(group)
-        lane = Signal(index_shape(c.lanes))
-        sent, emptied = Signal(), Signal()
-        remaining = Signal(c.lanes)
-        for i in reversed(range(c.lanes)):
-            with m.If(current.fired[i]):
-                m.d.comb += lane.eq(i)
-        m.d.comb += [
-            remaining.eq(current.fired & (current.fired - 1)),
-            self.events.valid.eq(sending & ~self.local),
-            self.group.valid.eq(sending & self.local),
-            self.group.p.k.eq(current.place.k),
-            self.group.p.fired.eq(current.fired),
-            self.group.p.change.eq(current.change),
-            self.events.p.y.eq(current.place.y),
-            self.events.p.x.eq(current.place.x),
-            self.events.p.slot.eq(current.place.k * c.lanes + lane),
-            self.events.p.delta.eq(current.change[lane]),
-            sent.eq(sending & Mux(self.local, self.group.ready, self.events.ready)),
-            emptied.eq(~sending | (sent & (self.local | (remaining == 0)))),
-            groups.r_en.eq(emptied),
-        ]
-        with m.If(emptied):
-            m.d.sync += [sending.eq(groups.r_rdy), current.eq(head)]
-        with m.Elif(sent):
-            m.d.sync += current.fired.eq(remaining)
+            # Serialise: lowest lane first.
+            sending = Signal(name=f"sending{suffix}")
+            lane = Signal(index_shape(count), name=f"lane{suffix}")
+            fired = current.sent.fired
+            sent, emptied = Signal(name=f"sent{suffix}"), Signal(name=f"emptied{suffix}")
+            others = Signal(count, name=f"others{suffix}")
+            for j in reversed(range(count)):
+                with m.If(fired[j]):
+                    m.d.comb += lane.eq(j)
+            events, local_groups = self.events[i], self.groups[i]
+            m.d.comb += [
+                others.eq(fired & (fired - 1)),
+                events.valid.eq(sending & ~self.local),
+                local_groups.valid.eq(sending & self.local),
+                local_groups.p.eq(current.sent),
+                events.p.y.eq(current.y),
+                events.p.x.eq(current.x),
+                events.p.slot.eq(current.sent.k * c.lanes + i * count + lane),
+                events.p.delta.eq(current.sent.change[lane]),
+                sent.eq(sending & Mux(self.local, local_groups.ready, events.ready)),
+                emptied.eq(~sending | (sent & (self.local | (others == 0)))),
+                groups.r_en.eq(emptied),
+            ]
+            with m.If(emptied):
+                m.d.sync += [sending.eq(groups.r_rdy), current.eq(head)]
+            with m.Elif(sent):
+                m.d.sync += fired.eq(others)
+            idle.append((outstanding == 0) & ~sending)
 
-        m.d.comb += self.done.eq(
-            ~self.start & ~searching & ~found & ~issuing & (outstanding == 0) & ~sending
-        )
+        everyone = Signal()
+        m.d.comb += [
+            credit.eq(Cat(credits).all()),
+            everyone.eq(joined.all() | (wanted_rows == 0)),
+            self.waiting.eq(~everyone & ~active.any() & Cat(idle).all()),
+            self.done.eq(~self.start & everyone & ~active.any() & Cat(idle).all()),
+        ]
         return m

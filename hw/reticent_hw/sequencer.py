@@ -18,18 +18,22 @@ class Sequencer(wiring.Component):
     """Works through the LAYER table once a frame.
 
     Phase i feeds layer i: its events come from the input encoder (i = 0) or from the threshold
-    pass over layer i - 1. A phase ends when its source, the range generator and all lanes are
-    empty; the next one starts 2 cycles later. Phase 0 starts when the frame is complete, or when
-    the event queue is full. After the last phase the result packet goes out
-    (`layout.ResultLayout`), one word every one to three cycles.
+    pass over layer i - 1. A phase ends when its source and the range generators are empty; the
+    next one starts 2 cycles later, and each lane goes on to it when it has done its own work. The
+    last phase ends when all lanes are empty too. Phase 0 starts when the frame is complete, or when
+    the event queue is full; while a frame arrives its first events already go to the lanes and wait
+    there. After the last phase the result packet goes out (`layout.ResultLayout`), one word every
+    one to three cycles.
 
     After a reset all neurons are set to their biases first: one row of all lanes a cycle.
 
     Members
     -------
     layers, outputs : of the network
+    in_frame : a pixel of this frame has been taken
     frame_ready : the frame's events are complete, or the queue is full
     source_done : [0] the encoder's queue, [1] the scanner: has nothing left in this phase
+    waiting : the scanner waits for lanes that have not finished the layer before
     flowing : an event or a range is in flight between source and lanes
     blocked : a range waits because a lane has no room
     lanes_busy : some lane works
@@ -37,10 +41,12 @@ class Sequencer(wiring.Component):
     last_phase : the output layer receives events
     phase, source, target : the layer that receives events, its LAYER row, and the row before
     parity : the lanes' `target`; the threshold pass and `scan` have the other state memory
+    feeding : events may go to the range generators
+    running : a frame is worked on; lanes may fetch
     start, everything : to the scanner
     touched : layers whose neurons must all be examined (after a threshold was changed)
     scan : to the lanes while no threshold pass runs
-    row, clear : to both touched maps while no threshold pass runs
+    clear : to the touched maps of even and of odd layers
     probe_*, state : a state row for the host, one cycle later; only while `idle`
     """
 
@@ -53,8 +59,10 @@ class Sequencer(wiring.Component):
                 "load": In(LoadSignature(c)),
                 "layers": In(layer_index),
                 "outputs": In(range(c.channel_depth * c.lanes + 1)),
+                "in_frame": In(1),
                 "frame_ready": In(1),
                 "source_done": In(2),
+                "waiting": In(1),
                 "flowing": In(1),
                 "blocked": In(1),
                 "lanes_busy": In(1),
@@ -63,6 +71,7 @@ class Sequencer(wiring.Component):
                 "next_frame": Out(1),
                 "phase": Out(layer_index),
                 "last_phase": Out(1),
+                "feeding": Out(1),
                 "running": Out(1),
                 "source": Out(row_layout(c, Space.LAYER)),
                 "target": Out(row_layout(c, Space.LAYER)),
@@ -71,8 +80,7 @@ class Sequencer(wiring.Component):
                 "everything": Out(1),
                 "changed": In(c.layers),
                 "scan": Out(ScanSignature(c)),
-                "row": Out(index_shape(c.map_rows)),
-                "clear": Out(1),
+                "clear": Out(2),
                 "idle": Out(1),
                 "probe_row": In(c.state_address_bits),
                 "probe_parity": In(1),
@@ -116,7 +124,7 @@ class Sequencer(wiring.Component):
             m.d.comb += self.cause.eq(causes["sequencer"])
         with m.Elif(self.blocked):
             m.d.comb += self.cause.eq(causes["fifo full"])
-        with m.Elif(source_done & ~self.flowing):
+        with m.Elif(~self.flowing & (source_done | ((self.phase != 0) & self.waiting))):
             m.d.comb += self.cause.eq(causes["layer tail"])
         with m.Else():
             m.d.comb += self.cause.eq(causes["no event"])
@@ -143,12 +151,6 @@ class Sequencer(wiring.Component):
 
         m.d.comb += self.parity.eq(parity)
         with m.FSM(name="ctrl"):
-            with m.State("CLEAR"):
-                m.d.comb += [self.row.eq(map_row), self.clear.eq(1)]
-                m.d.sync += map_row.eq(map_row + 1)
-                with m.If(map_row == c.map_rows - 1):
-                    m.next = "INIT_FETCH"
-
             with m.State("INIT_FETCH"):
                 m.next = "INIT_LATCH"
 
@@ -186,32 +188,46 @@ class Sequencer(wiring.Component):
             with m.State("RELOAD"):
                 m.d.sync += wait.eq(1)
                 with m.If(wait == 1):
-                    m.d.sync += [wait.eq(0), self.target.eq(port.data)]
+                    m.d.sync += [
+                        wait.eq(0),
+                        self.target.eq(port.data),
+                        self.phase.eq(0),
+                        parity.eq(0),
+                    ]
                     m.next = "RECEIVE"
 
             with m.State("RECEIVE"):
                 m.d.comb += [
                     self.receive.eq(self.layers != 0),
+                    self.feeding.eq(1),
                     self.idle.eq(1),
                     self.scan.row.eq(self.probe_row),
-                    self.parity.eq(~self.probe_parity),
                 ]
+                with m.If(~self.in_frame):
+                    m.d.comb += self.parity.eq(~self.probe_parity)
                 with m.If(self.frame_ready):
-                    m.d.sync += [self.phase.eq(0), parity.eq(0), upcoming.eq(1), first_cycle.eq(1)]
+                    m.d.sync += [upcoming.eq(1), first_cycle.eq(1)]
                     m.next = "RUN"
 
             with m.State("RUN"):
                 m.d.comb += [
                     self.receive.eq(self.phase == 0),
+                    self.feeding.eq(1),
                     self.running.eq(1),
                     self.start.eq(first_cycle & (self.phase != 0)),
                 ]
                 m.d.sync += [
                     first_cycle.eq(0),
-                    settled.eq(~first_cycle & source_done & ~self.flowing & ~self.lanes_busy),
+                    settled.eq(
+                        ~first_cycle
+                        & source_done
+                        & ~self.flowing
+                        & ~(self.last_phase & self.lanes_busy)
+                    ),
                 ]
                 with m.If(settled & ~first_cycle):
-                    m.d.comb += self.store.eq(1)
+                    # What was examined is what the next phase marks.
+                    m.d.comb += [self.store.eq(1), self.clear.eq(Mux(parity, 0b01, 0b10))]
                     m.d.sync += fresh.bit_select(self.phase, 1).eq(0)
                     with m.If(self.last_phase):
                         # The result is read through the scan side.

@@ -29,7 +29,8 @@ class BuildConfig:
     """Choices of one build. Depths are in rows; `*_depth` of a lane is per lane."""
 
     lanes: int = 16
-    fifo_depth: int = 32  # column ranges that wait in each lane
+    streams: int = 1  # events that are broadcast in one cycle; divides the lanes
+    fifo_depth: int = 32  # column ranges that wait in each lane, of each stream
     queue_depth: int = 2048  # input events that wait while a frame arrives
     stack: int = 4  # frames that the device can remember
     frame_depth: int = 8192  # bytes of one frame, at most
@@ -50,6 +51,7 @@ class BuildConfig:
     def __post_init__(self) -> None:
         limits = {
             "lanes": (1, 64),
+            "streams": (1, 8),
             "fifo_depth": (4, 1024),
             "queue_depth": (16, 65536),
             "stack": (1, 8),
@@ -75,6 +77,12 @@ class BuildConfig:
                     f"build configuration: {name} is {value!r}: give a whole number from "
                     f"{low} to {high}"
                 )
+
+        if self.lanes % self.streams:
+            raise UserError(
+                f"build configuration: {self.streams} streams do not divide {self.lanes} lanes: "
+                "give a number of streams that does"
+            )
 
     @classmethod
     def for_lanes(cls, lanes: int, **choices: int) -> BuildConfig:
