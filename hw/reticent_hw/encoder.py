@@ -211,6 +211,8 @@ class DeltaEncoder(wiring.Component):
         if c.streams > 1:
             with m.If(pushed):
                 m.d.sync += turn.eq(Mux(turn == c.streams - 1, 0, turn + 1))
+            with m.If(self.next_frame):
+                m.d.sync += turn.eq(0)
         for i, (queue, events) in enumerate(zip(queues, self.events, strict=True)):
             m.d.comb += [
                 queue.w_data.eq(event),

@@ -268,7 +268,7 @@ class NeuronScanner(wiring.Component):
         m.d.comb += [
             credit.eq(Cat(credits).all()),
             everyone.eq(joined.all() | (wanted_rows == 0)),
-            self.waiting.eq(~everyone & ~active.any() & Cat(idle).all()),
+            self.waiting.eq(~self.start & ~everyone & ~active.any() & Cat(idle).all()),
             self.done.eq(~self.start & everyone & ~active.any() & Cat(idle).all()),
         ]
         return m

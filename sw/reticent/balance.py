@@ -1,7 +1,8 @@
 """Assignment of output channels to lanes so that measured loads balance.
 
-All lanes wait for the slowest one at the end of each layer, so what counts is, frame by frame,
-the largest load of a lane. The loads come from a calibration trace.
+A lane goes on to the next layer when it has done its share of this one, so a frame takes as long
+as its busiest lane: what counts is, frame by frame, the largest load of a lane over all layers so
+far. The loads come from a calibration trace.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from .golden import Golden
 from .quantise import QuantisedLayer, QuantisedNetwork
 
-__all__ = ["assign", "channel_loads"]
+__all__ = ["assign", "channel_loads", "lane_loads"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -44,31 +45,45 @@ def _tap_events(layer: QuantisedLayer, fired: npt.NDArray[np.bool_]) -> Ints:
     return counts
 
 
-def assign(loads: Ints, lanes: int, *, sweeps: int = 20) -> list[list[int]]:
+def assign(
+    loads: Ints, lanes: int, before: Ints | None = None, *, sweeps: int = 20
+) -> list[list[int]]:
     """Channels of each lane, from loads (frames, channels): at most ceil(channels / lanes) each.
 
-    Greedy by mean load (largest first to the least loaded lane), then exchanges between the
-    busiest lane and the others for as long as the sum over frames of the largest load falls.
-    Deterministic.
+    `before` (frames, lanes) is what the lanes have to do in the layers before. Greedy by mean load
+    (largest first to the least loaded lane), then exchanges between the busiest lane and the
+    others for as long as the sum over frames of the largest load falls. Deterministic.
     """
     channels = loads.shape[1]
     most = -(-channels // lanes)
+    if before is None:
+        before = np.zeros((len(loads), lanes), np.int64)
     # Weights that the trace never met still count a little, so that they spread as well.
     mean = loads.mean(axis=0) if len(loads) else np.zeros(channels)
     members: list[list[int]] = [[] for _ in range(lanes)]
-    total = np.zeros(lanes)
+    total = before.mean(axis=0) if len(loads) else np.zeros(lanes)
     for channel in np.argsort(-mean, kind="stable"):
         free = [lane for lane in range(lanes) if len(members[lane]) < most]
         lane = min(free, key=lambda i: (total[i], len(members[i]), i))
         members[lane].append(int(channel))
         total[lane] += mean[channel]
-    if len(loads) and channels > lanes:
-        _exchange(loads.astype(np.float64), members, sweeps)
+    if len(loads):
+        _exchange(loads.astype(np.float64), members, before.astype(np.float64), sweeps)
     return [sorted(group) for group in members]
 
 
-def _exchange(loads: npt.NDArray[np.float64], members: list[list[int]], sweeps: int) -> None:
-    per_lane = np.stack([loads[:, group].sum(axis=1) for group in members], axis=1)
+def lane_loads(loads: Ints, members: list[list[int]]) -> Ints:
+    """Loads (frames, lanes) of the lanes that have these channels."""
+    return np.stack([loads[:, group].sum(axis=1) for group in members], axis=1)
+
+
+def _exchange(
+    loads: npt.NDArray[np.float64],
+    members: list[list[int]],
+    before: npt.NDArray[np.float64],
+    sweeps: int,
+) -> None:
+    per_lane = before + lane_loads(loads, members)
     for _ in range(sweeps * len(members)):
         cost = per_lane.max(axis=1).sum()
         # The lane that is most often (and most heavily) the slowest gives something away.
@@ -89,8 +104,8 @@ def _exchange(loads: npt.NDArray[np.float64], members: list[list[int]], sweeps: 
                 change = loads[:, [mine]] - theirs
                 new = np.maximum(per_lane[:, [slowest]] - change, per_lane[:, [other]] + change)
                 costs = np.maximum(new, rest[:, None]).sum(axis=0)
-                j = int(costs.argmin())
-                if costs[j] < best[0]:
+                j = int(costs.argmin()) if len(costs) else 0
+                if len(costs) and costs[j] < best[0]:
                     best = (float(costs[j]), other, mine, members[other][j])
         _, other, mine, theirs_channel = best
         if other < 0:

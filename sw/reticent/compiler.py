@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .balance import assign, channel_loads
+from .balance import assign, channel_loads, lane_loads
 from .config import BuildConfig
 from .errors import UserError
 from .image import Image, LayerMap
@@ -99,7 +99,11 @@ class Placement:
         )
         local = len(layers) > 1 and layers[-1].in_shape[1:] == (1, 1)
         outputs = list(range(layers[-1].out_shape[0]))
-        groups = [assign(load, lanes) for load in loads[:-1]]
+        groups = []
+        before = np.zeros((len(loads[0]), lanes), np.int64)
+        for load in loads[:-1]:
+            groups.append(assign(load, lanes, before))
+            before = before + lane_loads(load, groups[-1])
         groups.append([outputs if local else outputs[lane::lanes] for lane in range(lanes)])
         return cls(lanes, groups, [max(map(len, g)) for g in groups], local)
 

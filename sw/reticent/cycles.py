@@ -1,10 +1,10 @@
 """The cycle model: clock cycles of a frame, predicted exactly, without the gateware.
 
-What a frame costs follows from its events alone: their order is fixed by the machine (raster,
-channel of the lane, lane), so the times at which things happen obey simple recurrences. Each
-function below mirrors one block of `hw/reticent_hw`, register by register; times are numbers of
-cycles from the first pixel, and "at t" means "in the cycle t". The tests hold the predictions to
-the counters of the co-simulated core, frame by frame.
+What a frame costs follows from its events alone. The model steps through the clock cycles of a
+frame and keeps of every block of `hw/reticent_hw` the registers that decide when something
+happens, but no values: whether a neuron fires is known. Each function below mirrors one block; "at
+t" means "in the cycle t". The tests hold the predictions to the counters of the co-simulated core,
+frame by frame.
 
 One assumption is made of the host: it offers a pixel (or a whole unchanged row) in every cycle, as
 the co-simulated backend does. It matters only for frames whose events overflow the event queue.
@@ -26,10 +26,14 @@ from .layout import LOST_CAUSES, Register, Space, unpack
 __all__ = ["CycleModel"]
 
 Ints = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.uint64]
 
 SCAN_LATENCY = 6  # from the issue of a group to its answer: addressing and the lanes' pass
-GROUPS = 16  # groups under examination or waiting for the serialiser
+GROUPS = 16  # groups under examination or waiting for a serialiser
+RING = 32  # places of a ring that holds groups; a power of two above GROUPS
+FINISHES = 3  # cycles from the last fetch of a layer until the lane may be examined
 PIPELINE = 4  # cycles from the last fetch of a lane until it is idle
+NEVER = 1 << 60
 
 
 class _Tables(NamedTuple):
@@ -38,295 +42,603 @@ class _Tables(NamedTuple):
     layers: Ints  # (layers, LAYER fields)
     rows: Ints  # (positions, ROW fields)
     columns: Ints  # (positions, COLUMN fields)
-    pointers: Ints  # (pointers, lanes)
+    pointers: npt.NDArray[np.int32]  # (pointers, lanes)
+
+
+class _Encoder(NamedTuple):
+    """The input: its pixels, and the queues of its events."""
+
+    changed: npt.NDArray[np.bool_]  # (frames, channels, height, width), oldest frame first
+    same: npt.NDArray[np.bool_]  # (height,) rows that the host sends as unchanged
+    busy: npt.NDArray[np.bool_]  # (height,) rows with events
+    depth: int  # of one queue
+    events: Ints  # (events, 3) y, x, slot
+    pushes: Ints  # (events,) when each entered its queue; event n is in queue n % streams
+    popped: Ints  # (streams,) events that left the queue
+    last_pop: Ints  # (streams,) when the last one did
+    place: Ints  # see the names below
+
+
+class _Generators(NamedTuple):
+    """The range generators: four stages each."""
+
+    valid: npt.NDArray[np.bool_]  # (streams, 4)
+    work: Ints  # (streams, 4, fields named below)
 
 
 class _Lanes(NamedTuple):
-    """What the lanes are doing. Times of the future are known: lanes never stall."""
+    """The lanes' FIFOs and what they are doing."""
 
     depth: int  # of the FIFOs
-    free: Ints  # (lanes,) next cycle in which a range may leave the FIFO
-    pushed: Ints  # (lanes,) ranges that entered the FIFO in this phase
-    last_push: Ints  # (lanes,) cycle in which the last one was offered
-    popped: Ints  # (lanes, ring) when ranges left the FIFO; a ring of a power of two >= depth + 2
-    length: Ints  # (lanes, ring) and how many weights they hold
-    clock: Ints  # see the names below
+    level: Ints  # (streams, lanes) ranges in the FIFO
+    oldest: Ints  # (streams, lanes) place of the next one in the ring
+    length: npt.NDArray[np.int32]  # (streams, lanes, ring) stored weights of a range
+    parity: npt.NDArray[np.uint8]  # (streams, lanes, ring) of the layer of a range
+    until: Ints  # (lanes,) the last cycle in which the lane multiplies
+    older: Ints  # (lanes,) the last cycle in which it multiplies for the layer before
+    before: Ints  # (lanes,) ranges of the layer before in its FIFOs
+    turn: Ints  # (lanes,) the stream that comes next
+    full: Ints  # (streams,) lanes without room
+    offer: Ints  # (2, streams, 2) first, end of ranges: looked up now, offered now; end 0: none
+    mask: Bits  # (2, streams) the lanes that look them up
+
+
+class _Scanner(NamedTuple):
+    """The groups of one pass, and the walk through them."""
+
+    groups: Ints  # (groups, 3) y, x, k
+    fires: Bits  # (groups,) which lanes fire
+    joins: Ints  # (lanes, 2) a ring: group and lap at which lanes joined the walk
+    joined: Bits  # (lanes,) and which lanes
+    active: Bits  # (1,) lanes that take part now
+    place: Ints  # see the names below
+    flight: Bits  # (RING,) by the cycle of the answer: lanes that are examined
+    flying: Ints  # (RING,) their group, or -1
+    outstanding: Ints  # (streams,)
+    waiting: Bits  # (streams, RING) groups for the serialiser: which lanes fired
+    group: Ints  # (streams, RING)
+    ring: Ints  # (streams, 2) groups that entered and left `waiting`
+    sending: Bits  # (streams,) lanes whose events are still to be sent; 0: idle
+    current: Ints  # (streams,) their group
+    popped: Ints  # (streams,) groups that went to the serialiser in this cycle
 
 
 # Fields of the LAYER, ROW and COLUMN rows, by position; see `layout.row_fields`.
 (POINTER_BASE, TAPS, ROW_BASE, COLUMN_BASE, MAP_ROWS, MAP_COLUMNS, CHANNELS) = range(7)
 LOCAL = 12
 BEFORE, PHASE_TAPS, FIRST, COUNT, _, START = range(6)
-# Of _Lanes.clock: the last cycle in which a lane is busy, the last one in which an event is in the
-# generator, idle lane-cycles while a range waited for room, multiplications.
-LANES_END, FLOW_END, BLOCKED, BUSY = range(4)
+# Of _Encoder.place: row and column of the next pixel; events of the current one that are left and
+# the first stacked frame that may hold one; when the last pixel was taken, compared, and had its
+# last event pushed; events pushed; and when the next push is tried, NEVER after the last one.
+(ROW, COLUMN, REST, PLANE, TAKEN, COMPARED, FINISHED, PUSHED, NEXT_PUSH) = range(9)
+# Of _Generators.work: the first tap of the next range, taps of a range, from one range to the
+# next, ranges and pairs of marked rows that are left.
+FROM, SIZE, STRIDE, RANGES, PAIRS = range(5)
+# Of _Scanner.place: when the pass began, the next group, its lap, how many times lanes joined and
+# left, how many lanes have not joined.
+STARTED, GROUP, LAP, JOINED, LEFT, MISSING = range(6)
+NO_EVENT, FIFO_FULL, LAYER_TAIL, SEQUENCER = range(len(LOST_CAUSES))
+
+ONE = np.uint64(1)
+NONE = np.uint64(0)
+ALL = ~NONE
 
 
 @compiled
-def _idle(lanes: Any, begin: int, end: int) -> int:
-    """Idle lane-cycles from `begin` to before `end`; everything before `end` must be settled."""
-    count, ring = lanes.popped.shape
-    idle = 0
-    for lane in range(count):
-        idle += end - begin
-        for i in range(lanes.pushed[lane] - 1, max(-1, lanes.pushed[lane] - ring - 1), -1):
-            starts = lanes.popped[lane, i & (ring - 1)] + 1
-            ends = starts + lanes.length[lane, i & (ring - 1)]
-            if ends <= begin:
-                break
-            idle -= max(0, min(ends, end) - max(starts, begin))
-    return idle
+def _next_pixel_with_events(encoder: Any) -> None:
+    """Walk to the next pixel that has events; NEXT_PUSH is when its first one is pushed.
 
-
-@compiled
-def _offer(lanes: Any, wish: int, first: int, end: int, mask: Any, pointers: Any) -> int:
-    """Offer taps first..end to the lanes of `mask`, at `wish` or when there is room. When it was.
-
-    A lane has room while its FIFO holds at most depth - 2 ranges; a range that is offered at t is
-    counted from t + 2 on, one that leaves at t until t.
+    A pixel is taken when the stage behind is free, and compared a cycle later at the earliest; its
+    events are pushed in the cycles after that, one each.
     """
-    count, ring = lanes.popped.shape
-    t = wish
-    waiting = True
-    while waiting:
-        waiting = False
-        for lane in range(count):
-            held = lanes.pushed[lane]
-            if lanes.last_push[lane] >= t - 1:
-                held -= 1
-            if held > lanes.depth - 2:
-                possible = lanes.popped[lane, (held - lanes.depth + 1) & (ring - 1)] + 1
-                if possible > t:
-                    t = possible
-                    waiting = True
-    if t > wish:
-        lanes.clock[BLOCKED] += _idle(lanes, wish, t)
-    for lane in range(count):
-        if not mask[lane]:
+    p = encoder.place
+    planes, channels, height, width = encoder.changed.shape
+    while p[ROW] < height:
+        y = p[ROW]
+        if not encoder.busy[y]:
+            if encoder.same[y]:
+                p[TAKEN] = max(p[TAKEN] + 1, p[COMPARED])
+            else:
+                p[TAKEN] = max(p[TAKEN] + 1, p[COMPARED])
+                p[COMPARED] = max(p[TAKEN] + 1, p[FINISHED])
+                if width * channels > 1:
+                    p[TAKEN] = p[COMPARED] + width * channels - 2
+                    p[COMPARED] = p[TAKEN] + 1
+                p[FINISHED] = p[COMPARED]
+            p[ROW] += 1
             continue
-        length = pointers[end, lane] - pointers[first, lane]
-        if length == 0:
-            lanes.clock[LANES_END] = max(lanes.clock[LANES_END], t + 1)
-            continue
-        leaves = max(t + 2, lanes.free[lane])
-        at = lanes.pushed[lane] & (ring - 1)
-        lanes.popped[lane, at] = leaves
-        lanes.length[lane, at] = length
-        lanes.pushed[lane] += 1
-        lanes.last_push[lane] = t
-        lanes.free[lane] = leaves + length
-        lanes.clock[BUSY] += length
-        lanes.clock[LANES_END] = max(lanes.clock[LANES_END], leaves + length + PIPELINE)
-    return t
+        while p[COLUMN] < width * channels:
+            x, channel = p[COLUMN] // channels, p[COLUMN] % channels
+            count = 0
+            for plane in range(planes):
+                count += encoder.changed[plane, channel, y, x]
+            p[TAKEN] = max(p[TAKEN] + 1, p[COMPARED])
+            p[COMPARED] = max(p[TAKEN] + 1, p[FINISHED])
+            p[FINISHED] = p[COMPARED]
+            p[COLUMN] += 1
+            if count:
+                p[REST], p[PLANE] = count, 0
+                p[NEXT_PUSH] = p[COMPARED] + 1
+                return
+        p[COLUMN] = 0
+        p[ROW] += 1
+    p[NEXT_PUSH] = NEVER
 
 
 @compiled
-def _event(
-    lanes: Any, stage: Any, ready: int, y: int, x: int, slot: int, layer: int, tables: Any,
-    touched: Any, everyone: Any,
-) -> int:  # fmt: skip
-    """Send an event, available at `ready`, through the range generator. When it was taken.
+def _push(encoder: Any, t: int) -> None:
+    """Push the next event at t, if its queue has room."""
+    p = encoder.place
+    streams = len(encoder.popped)
+    channels = encoder.changed.shape[1]
+    n = p[PUSHED]
+    queue = n % streams
+    # The queue's last event is in its output register, once it got there.
+    if encoder.last_pop[queue] == t:
+        inner = n // streams - encoder.popped[queue]
+    else:
+        inner = n // streams - encoder.popped[queue] - (_head_at(encoder, queue) <= t)
+    if inner == encoder.depth - 1:
+        p[NEXT_PUSH] = t + 1
+        return
+    at = p[COLUMN] - 1
+    y, x, channel = p[ROW], at // channels, at % channels
+    while not encoder.changed[p[PLANE], channel, y, x]:
+        p[PLANE] += 1
+    encoder.events[n, 0], encoder.events[n, 1] = y, x
+    encoder.events[n, 2] = p[PLANE] * channels + channel
+    encoder.pushes[n] = t
+    p[PUSHED] += 1
+    p[PLANE] += 1
+    p[FINISHED] = t
+    p[REST] -= 1
+    p[NEXT_PUSH] = t + 1
+    if p[REST] == 0:
+        _next_pixel_with_events(encoder)
 
-    `stage[i]` is the cycle in which the last event left (or leaves) stage i of the generator.
+
+@compiled
+def _head_at(encoder: Any, queue: int) -> int:
+    """From when on the queue's next event may be taken."""
+    n = encoder.popped[queue] * len(encoder.popped) + queue
+    if n >= encoder.place[PUSHED]:
+        return NEVER
+    return max(encoder.pushes[n] + 2, encoder.last_pop[queue] + 1)
+
+
+@compiled
+def _crowded(encoder: Any) -> bool:
+    """Whether some queue is nearly full."""
+    streams = len(encoder.popped)
+    for queue in range(streams):
+        entered = (encoder.place[PUSHED] - queue + streams - 1) // streams
+        if entered - encoder.popped[queue] >= encoder.depth - 2:
+            return True
+    return False
+
+
+@compiled
+def _accept(work: Any, y: int, x: int, slot: int, target: Any, tables: Any, marks: Any) -> None:
+    """An event enters a generator.
+
+    Fills stage 0 with what stage 3 will work through, SIZE 0 where the event reaches no output
+    position, and marks the positions that it touches.
     """
-    target = tables.layers[layer]
     row = tables.rows[target[ROW_BASE] + y]
     column = tables.columns[target[COLUMN_BASE] + x]
-    taken = max(ready, stage[0])
-    stage[0] = max(taken + 1, stage[1])
     if row[COUNT] == 0 or column[COUNT] == 0:
-        # It vanishes on its way from stage 1 to stage 2.
-        stage[1] = max(stage[0] + 1, stage[2])
-        lanes.clock[FLOW_END] = max(lanes.clock[FLOW_END], stage[1])
-        return taken
-    stage[1] = max(stage[0] + 1, stage[2])
-    stage[2] = max(stage[1] + 1, stage[3])
-    t = stage[2] + 1
+        work[SIZE] = 0
+        return
     whole = column[FIRST] == 0 and column[COUNT] == column[PHASE_TAPS]
-    first = (
+    work[FROM] = (
         target[POINTER_BASE] + slot * target[TAPS] + row[BEFORE]
         + row[PHASE_TAPS] * column[BEFORE] + row[FIRST] * column[PHASE_TAPS] + column[FIRST]
     )  # fmt: skip
-    ranges, size = (1, row[COUNT] * column[COUNT]) if whole else (row[COUNT], column[COUNT])
-    steps = max(ranges, (row[COUNT] + 1) // 2)
-    for step in range(steps):
-        if step < ranges:
-            t = _offer(lanes, t, first, first + size, everyone, tables.pointers)
-            first += column[PHASE_TAPS]
-        if step + 1 < steps:
-            t += 1
-    stage[3] = t
-    lanes.clock[FLOW_END] = max(lanes.clock[FLOW_END], t)
-    # Marks count for positions that exist: the tables keep them on the map.
+    work[STRIDE] = column[PHASE_TAPS]
+    work[SIZE] = row[COUNT] * column[COUNT] if whole else column[COUNT]
+    work[RANGES] = 1 if whole else row[COUNT]
+    work[PAIRS] = (row[COUNT] + 1) // 2
     for i in range(row[COUNT]):
         for j in range(column[COUNT]):
-            touched[row[START] + i, column[START] + j] = True
-    return taken
+            marks[row[START] + i, column[START] + j] = True
 
 
 @compiled
-def _take(
-    lanes: Any, stage: Any, n: int, events: Any, pushes: Any, taken: Any, start: int, tables: Any,
-    touched: Any, everyone: Any,
-) -> int:  # fmt: skip
-    """Take event n of the queue into layer 0; returns n + 1."""
-    ready = max(pushes[n] + 2, start)
-    if n:
-        ready = max(ready, taken[n - 1] + 1)
-    y, x, slot = events[n]
-    taken[n] = _event(lanes, stage, ready, y, x, slot, 0, tables, touched, everyone)
-    return n + 1
-
-
-@compiled
-def _input_phase(
-    lanes: Any, stage: Any, deltas: Any, same: Any, queue_depth: int, tables: Any, touched: Any,
-    everyone: Any,
-) -> tuple[int, int, int]:  # fmt: skip
-    """Receive a frame and send its events into layer 0.
-
-    `deltas` (height, width, channels, frames) are the events, oldest frame first; `same` marks
-    rows that the host sends as unchanged. Returns the first cycle of the phase, the last one in
-    which the source has something left, and the cycle in which the last pixel is taken.
-    """
-    height, width, channels, frames = deltas.shape
-    total = np.count_nonzero(deltas)
-    events = np.zeros((total, 3), np.int64)
-    pushes, taken = np.zeros(total, np.int64), np.zeros(total, np.int64)
-    crowd = queue_depth - 2
-    start = -1  # first cycle of the phase, when known
-    sent = 0  # events that went through the generator
-    pushed = 0
-    accepted, compared, finished = -1, -1, -1  # of the last pixel: taken, moved on, last push
-    for y in range(height):
-        if same[y] and not deltas[y].any():
-            accepted = max(accepted + 1, compared)
+def _look_up(lanes: Any, parity: int, tables: Any) -> bool:
+    """Ranges that were offered in the cycle before enter the FIFOs of lanes with weights there."""
+    some = False
+    streams, count = lanes.level.shape
+    ring = lanes.length.shape[2]
+    for b in range(streams):
+        end = lanes.offer[0, b, 1]
+        if end == 0:
             continue
-        for x in range(width):
-            for channel in range(channels):
-                accepted = max(accepted + 1, compared)
-                compared = max(accepted + 1, finished)
-                finished = compared
-                for frame in range(frames):
-                    if deltas[y, x, channel, frame] == 0:
-                        continue
-                    finished += 1
-                    # Room in the queue depends on the events that were taken from it.
-                    if pushed >= queue_depth:
-                        if start < 0:
-                            start = pushes[crowd - 1] + 2
-                        while sent <= pushed - queue_depth:
-                            sent = _take(
-                                lanes, stage, sent, events, pushes, taken, start, tables, touched,
-                                everyone,
-                            )  # fmt: skip
-                        finished = max(finished, taken[pushed - queue_depth] + 1)
-                    events[pushed] = y, x, frame * channels + channel
-                    pushes[pushed] = finished
-                    pushed += 1
-    received = max(accepted, finished) + 1
-    if start < 0:
-        start = received + 1
-        if total >= crowd:
-            start = min(start, pushes[crowd - 1] + 2)
-    while sent < total:
-        sent = _take(lanes, stage, sent, events, pushes, taken, start, tables, touched, everyone)
-    last = received - 1
-    if total:
-        last = max(last, taken[total - 1])
-    return start, last, accepted
+        some = True
+        first, mask = tables.pointers[lanes.offer[0, b, 0]], lanes.mask[0, b]
+        last = tables.pointers[end]
+        for lane in range(count):
+            length = last[lane] - first[lane]
+            if length and (mask >> np.uint64(lane)) & ONE:
+                at = (lanes.oldest[b, lane] + lanes.level[b, lane]) & (ring - 1)
+                lanes.length[b, lane, at] = length
+                lanes.parity[b, lane, at] = parity
+                lanes.level[b, lane] += 1
+                if lanes.level[b, lane] == lanes.depth - 1:
+                    lanes.full[b] += 1
+    for b in range(streams):
+        lanes.offer[0, b, 0], lanes.offer[0, b, 1] = lanes.offer[1, b, 0], lanes.offer[1, b, 1]
+        lanes.mask[0, b] = lanes.mask[1, b]
+    return some
 
 
 @compiled
-def _scan_phase(
-    lanes: Any, stage: Any, begin: int, deltas: Any, touched: Any, layer: int, tables: Any,
-    marks: Any, everyone: Any,
-) -> int:  # fmt: skip
-    """Examine the touched neurons of the layer before and send their events into `layer`.
-
-    `deltas` (channel of the lane, lane, rows, columns). Returns the last cycle in which the
-    source has something left.
-    """
-    target = tables.layers[layer]
-    source = tables.layers[layer - 1]
-    releases = np.zeros(GROUPS, np.int64)  # of groups that hold a credit
-    holding = 0
-    search = begin + 1
-    issued = -1  # the last issue
-    handed = -1  # the last event (or local group) of the group before was taken
-    last = search
-    count = deltas.shape[1]
-    fired = np.zeros(count, np.bool_)
-    for y in range(source[MAP_ROWS]):
-        if not touched[y, : source[MAP_COLUMNS]].any():
-            last = max(last, search)
-            search += 1
-            continue
-        take = max(search + 1, issued)
-        last = max(last, take)
-        search = take
-        issued = take
-        for x in range(source[MAP_COLUMNS]):
-            if not touched[y, x]:
+def _fetch(lanes: Any, t: int, parity: int) -> int:
+    """Lanes that are free take their next range; returns how many multiply at t."""
+    streams, count = lanes.level.shape
+    ring = lanes.length.shape[2]
+    busy = 0
+    for lane in range(count):
+        if lanes.until[lane] >= t:
+            busy += 1
+            if lanes.until[lane] > t:
                 continue
-            for k in range(source[CHANNELS]):
-                t = issued + 1
-                while True:
-                    kept, soonest = 0, -1
-                    for i in range(holding):
-                        if releases[i] >= t:
-                            releases[kept] = releases[i]
-                            kept += 1
-                            if soonest < 0 or releases[i] < soonest:
-                                soonest = releases[i]
-                    holding = kept
-                    if holding < GROUPS:
-                        break
-                    t = soonest + 1
-                issued = t
-                some = False
-                for lane in range(count):
-                    fired[lane] = deltas[k, lane, y, x] != 0
-                    some |= fired[lane]
-                release = issued + SCAN_LATENCY
-                if some:
-                    release = max(release + 1, handed)
-                    t = release + 1
-                    if target[LOCAL]:
-                        first = target[POINTER_BASE] + k
-                        handed = _offer(lanes, t, first, first + 1, fired, tables.pointers)
-                    else:
-                        for lane in range(count):
-                            if fired[lane]:
-                                slot = k * count + lane
-                                handed = _event(
-                                    lanes, stage, t, y, x, slot, layer, tables, marks, everyone
-                                )
-                                t = handed + 1
-                    last = max(last, handed)
-                releases[holding] = release
-                holding += 1
-                last = max(last, release)
-    return last
+        older = lanes.before[lane] > 0
+        for i in range(streams):
+            b = lanes.turn[lane] + i
+            if b >= streams:
+                b -= streams
+            at = lanes.oldest[b, lane]
+            if not lanes.level[b, lane] or (older and lanes.parity[b, lane, at] == parity):
+                continue
+            lanes.oldest[b, lane] = (at + 1) & (ring - 1)
+            if lanes.level[b, lane] == lanes.depth - 1:
+                lanes.full[b] -= 1
+            lanes.level[b, lane] -= 1
+            lanes.until[lane] = t + lanes.length[b, lane, at]
+            if older:
+                lanes.before[lane] -= 1
+                lanes.older[lane] = lanes.until[lane]
+            lanes.turn[lane] = b + 1 if b + 1 < streams else 0
+            break
+    return busy
 
 
 @compiled
-def _begin_phase(lanes: Any, stage: Any) -> None:
-    """All lanes and the generator are empty."""
-    lanes.pushed[:] = 0
-    lanes.last_push[:] = -2
-    lanes.free[:] = 0
-    lanes.clock[LANES_END] = -1
-    lanes.clock[FLOW_END] = -1
-    stage[:] = 0
+def _begin_pass(
+    scanner: Any, lanes: Any, t: int, source: Any, touched: Any, everything: bool, fired: Any,
+    slots: Any,
+) -> int:  # fmt: skip
+    """List the groups of a pass over `source` that begins at t; returns how many there are.
+
+    `fired` (channels, rows, columns), `slots` (channels,). All ranges in the FIFOs now belong to
+    the layer before the target.
+    """
+    streams, count = lanes.level.shape
+    rows, columns, channels = source[MAP_ROWS], source[MAP_COLUMNS], source[CHANNELS]
+    number = 0
+    for y in range(rows):
+        for x in range(columns):
+            if not (everything or touched[y, x]):
+                continue
+            for k in range(channels):
+                scanner.groups[number, 0], scanner.groups[number, 1] = y, x
+                scanner.groups[number, 2] = k
+                scanner.fires[number] = NONE
+                number += 1
+    # A neuron that fires lies at a position that is examined.
+    place = np.full((rows, columns), -1, np.int64)
+    for n in range(0, number, channels):
+        place[scanner.groups[n, 0], scanner.groups[n, 1]] = n
+    for channel in range(fired.shape[0]):
+        k, lane = slots[channel] // count, slots[channel] % count
+        bit = ONE << np.uint64(lane)
+        for y in range(rows):
+            for x in range(columns):
+                if fired[channel, y, x]:
+                    scanner.fires[place[y, x] + k] |= bit
+    scanner.flying[:] = -1
+    scanner.outstanding[:] = 0
+    scanner.ring[:] = 0
+    scanner.sending[:] = NONE
+    scanner.active[0] = NONE
+    scanner.place[:] = 0
+    scanner.place[STARTED] = t
+    scanner.place[MISSING] = count
+    for lane in range(count):
+        before = 0
+        for b in range(streams):
+            before += lanes.level[b, lane]
+        lanes.before[lane] = before
+        lanes.older[lane] = lanes.until[lane]
+    return number
 
 
 @compiled
-def _end_phase(lanes: Any, begin: int, source_last: int) -> tuple[int, int]:
-    """Last cycle of the phase, and the idle lane-cycles of its tail."""
-    tail = max(source_last, lanes.clock[FLOW_END]) + 1
-    end = max(begin + 1, tail, lanes.clock[LANES_END] + 1) + 1
-    return end, _idle(lanes, max(tail, begin), end + 1)
+def _lowest(bits: Any) -> int:
+    """Index of the lowest set bit."""
+    lane = 0
+    while not (bits >> np.uint64(lane)) & ONE:
+        lane += 1
+    return lane
+
+
+@compiled
+def _advance(
+    valid: Any, work: Any, room: bool, offer: Any
+) -> tuple[bool, bool, bool]:
+    """One cycle of a generator without its input.
+
+    Writes the range that it offers, if any. Returns whether stage 0 is free, whether anything
+    moved, and whether a range waits for room.
+    """
+    offers = valid[3] and work[3, RANGES] > 0
+    moves = valid[3] and (not offers or room)
+    moved = moves
+    free = not valid[3] or (moves and work[3, RANGES] <= 1 and work[3, PAIRS] <= 1)
+    if moves:
+        if offers:
+            offer[0] = work[3, FROM]
+            offer[1] = work[3, FROM] + work[3, SIZE]
+        work[3, FROM] += work[3, STRIDE]
+        work[3, RANGES] = max(0, work[3, RANGES] - 1)
+        work[3, PAIRS] = max(0, work[3, PAIRS] - 1)
+    for i in range(3, 0, -1):
+        # From stage 1 to 2 an event that reaches nothing ends.
+        if free:
+            moved |= valid[i - 1]
+            valid[i] = valid[i - 1] and (i != 2 or work[1, SIZE] > 0)
+            for j in range(PAIRS + 1):
+                work[i, j] = work[i - 1, j]
+        free = free or not valid[i - 1]
+    if free:
+        valid[0] = False
+    return free, moved, offers and not room
+
+
+@compiled
+def _serialise(
+    scanner: Any, b: int, local: bool, free: bool, room: bool, lanes: Any, generators: Any,
+    target: Any, tables: Any, marks: Any,
+) -> bool:  # fmt: skip
+    """One cycle of a serialiser: an event to its generator, or a local group to its lanes.
+
+    Returns whether a local group waits for room.
+    """
+    count = lanes.level.shape[1]
+    emptied = scanner.sending[b] == NONE
+    blocked = False
+    if not emptied:
+        y, x, k = scanner.groups[scanner.current[b]]
+        if local:
+            blocked = not room
+            if room:
+                lanes.offer[1, b, 0] = target[POINTER_BASE] + k
+                lanes.offer[1, b, 1] = target[POINTER_BASE] + k + 1
+                lanes.mask[1, b] = scanner.sending[b]
+                scanner.sending[b] = NONE
+        elif free:
+            lane = _lowest(scanner.sending[b])
+            slot = k * count + lane
+            generators.valid[b, 0] = True
+            _accept(generators.work[b, 0], y, x, slot, target, tables, marks)
+            scanner.sending[b] ^= ONE << np.uint64(lane)
+        emptied = scanner.sending[b] == NONE
+    scanner.popped[b] = 0
+    if emptied and scanner.ring[b, 1] < scanner.ring[b, 0]:
+        at = scanner.ring[b, 1] & (RING - 1)
+        scanner.sending[b] = scanner.waiting[b, at]
+        scanner.current[b] = scanner.group[b, at]
+        scanner.ring[b, 1] += 1
+        scanner.popped[b] = 1
+    return blocked
+
+
+@compiled
+def _walk(scanner: Any, lanes: Any, t: int, number: int) -> None:
+    """One cycle of the walk through `number` groups, and the answer to an earlier group."""
+    streams, count = lanes.level.shape
+    per_stream = count // streams
+    p = scanner.place
+    issued = False
+    credit = number > 0 and t >= p[STARTED] + 2
+    for b in range(streams):
+        credit = credit and scanner.outstanding[b] != GROUPS
+    if credit:
+        oldest = p[LEFT] % count
+        if (
+            p[LEFT] < p[JOINED]
+            and scanner.joins[oldest, 0] == p[GROUP]
+            and scanner.joins[oldest, 1] != p[LAP]
+        ):
+            scanner.active[0] &= ~scanner.joined[oldest]
+            p[LEFT] += 1
+        if p[MISSING] > 0:
+            joiners = NONE
+            for lane in range(count):
+                if lanes.before[lane] == 0 and t >= lanes.older[lane] + FINISHES:
+                    joiners |= ONE << np.uint64(lane)
+                    lanes.before[lane] = -1
+                    p[MISSING] -= 1
+            if joiners:
+                scanner.active[0] |= joiners
+                newest = p[JOINED] % count
+                scanner.joins[newest, 0], scanner.joins[newest, 1] = p[GROUP], p[LAP]
+                scanner.joined[newest] = joiners
+                p[JOINED] += 1
+        if scanner.active[0]:
+            issued = True
+            arrives = (t + SCAN_LATENCY) & (RING - 1)
+            scanner.flying[arrives] = p[GROUP]
+            scanner.flight[arrives] = scanner.active[0]
+            p[GROUP] += 1
+            if p[GROUP] == number:
+                p[GROUP], p[LAP] = 0, 1 - p[LAP]
+    at = t & (RING - 1)
+    answered = scanner.flying[at]
+    for b in range(streams):
+        scanner.outstanding[b] += issued - scanner.popped[b]
+        if answered < 0:
+            continue
+        fires = scanner.fires[answered] & scanner.flight[at]
+        fires &= (ALL >> np.uint64(64 - per_stream)) << np.uint64(b * per_stream)
+        if fires:
+            entry = scanner.ring[b, 0] & (RING - 1)
+            scanner.waiting[b, entry] = fires
+            scanner.group[b, entry] = answered
+            scanner.ring[b, 0] += 1
+        else:
+            scanner.outstanding[b] -= 1
+    scanner.flying[at] = -1
+
+
+@compiled
+def _lanes_busy(lanes: Any, t: int) -> bool:
+    """Whether a lane has anything in flight."""
+    streams, count = lanes.level.shape
+    for b in range(streams):
+        if lanes.offer[0, b, 1]:
+            return True
+        for lane in range(count):
+            if lanes.level[b, lane]:
+                return True
+    for lane in range(count):
+        if lanes.until[lane] + PIPELINE >= t:
+            return True
+    return False
+
+
+@compiled
+def _frame(
+    tables: Any, encoder: Any, generators: Any, lanes: Any, scanner: Any, fired: Any,
+    offsets: Any, slots: Any, everything: bool, marks: Any, cycles: Any, lost: Any,
+) -> tuple[int, int]:  # fmt: skip
+    """Step through one frame.
+
+    `fired[offsets[i] : offsets[i + 1]]` says which inputs of layer i fire, `slots[i]` where the
+    outputs of layer i are, `marks` (2, rows, columns) is the touched maps of even and odd layers.
+    Writes `cycles` of each layer and `lost` lane-cycles by cause; returns total and busy cycles.
+    """
+    last = len(tables.layers) - 1
+    streams, count = lanes.level.shape
+    lanes.until[:] = -PIPELINE - 1
+    lanes.before[:] = 0
+    lanes.offer[:] = 0
+    generators.valid[:] = False
+    marks[:] = False
+    place = encoder.place
+    _next_pixel_with_events(encoder)
+
+    t, phase, parity, groups = 0, 0, 0, 0
+    began, busy = 0, 0  # first cycle of phase 0; lane-cycles that multiplied
+    running, first_cycle, settled, local = False, False, False, False
+    target = tables.layers[0]
+    look_up_parity = 0
+    while True:
+        # What the registers say at the beginning of this cycle.
+        flowing = False
+        for b in range(streams):
+            for i in range(4):
+                flowing |= generators.valid[b, i]
+        frame_ready, scan_waits = False, False
+        if phase == 0:
+            received = place[NEXT_PUSH] == NEVER and t > max(place[TAKEN], place[FINISHED])
+            frame_ready = received or _crowded(encoder)
+            popped = 0
+            for b in range(streams):
+                popped += encoder.popped[b]
+            source_done = received and popped == place[PUSHED]
+        else:
+            idle = scanner.active[0] == NONE
+            for b in range(streams):
+                idle = idle and scanner.outstanding[b] == 0 and scanner.sending[b] == NONE
+            everyone = groups == 0 or scanner.place[MISSING] == 0
+            source_done = not first_cycle and everyone and idle
+            scan_waits = not first_cycle and not everyone and idle
+        lanes_busy = phase == last and _lanes_busy(lanes, t)
+
+        # From the source to the lanes.
+        moved, blocked = False, False
+        for b in range(streams):
+            room = lanes.full[b] == 0
+            lanes.offer[1, b, 1] = 0
+            lanes.mask[1, b] = ALL
+            free, moves, waits = _advance(
+                generators.valid[b], generators.work[b], room, lanes.offer[1, b]
+            )
+            moved |= moves
+            if phase > 0:
+                waits |= _serialise(
+                    scanner, b, local, free, room, lanes, generators, target, tables,
+                    marks[parity],
+                )  # fmt: skip
+            elif free and _head_at(encoder, b) <= t:
+                y, x, slot = encoder.events[encoder.popped[b] * streams + b]
+                _accept(generators.work[b, 0], y, x, slot, target, tables, marks[parity])
+                generators.valid[b, 0] = True
+                encoder.popped[b] += 1
+                encoder.last_pop[b] = t
+                moved = True
+            blocked |= waits
+        if phase > 0:
+            _walk(scanner, lanes, t, groups)
+
+        # The lanes, and the frame's clock.
+        if running:
+            multiply = _fetch(lanes, t, parity)
+            busy += multiply
+            cycles[phase] += 1
+            if blocked:
+                lost[FIFO_FULL] += count - multiply
+            elif not flowing and (source_done or scan_waits):
+                lost[LAYER_TAIL] += count - multiply
+            else:
+                lost[NO_EVENT] += count - multiply
+        moved |= _look_up(lanes, look_up_parity, tables)
+        look_up_parity = parity
+        if place[NEXT_PUSH] <= t:
+            moved = True
+            _push(encoder, t)
+
+        # The sequencer.
+        if not running:
+            if frame_ready:
+                running, first_cycle, moved = True, True, True
+                began = t + 1
+        elif settled:
+            if phase == last:
+                total = t + 1 - began
+                early = began - (place[TAKEN] + 1)  # from the last pixel to phase 0
+                if early > 0:
+                    total += early
+                    lost[SEQUENCER] += count * early
+                return total, busy
+            source = tables.layers[phase]
+            phase += 1
+            target = tables.layers[phase]
+            local = target[LOCAL] != 0
+            groups = _begin_pass(
+                scanner, lanes, t + 1, source, marks[parity], everything,
+                fired[offsets[phase] : offsets[phase + 1]].reshape(
+                    (-1, source[MAP_ROWS], source[MAP_COLUMNS])
+                ),
+                slots[phase - 1],
+            )  # fmt: skip
+            parity ^= 1
+            marks[parity] = False
+            first_cycle, settled = True, False
+        else:
+            settled = not first_cycle and source_done and not flowing and not lanes_busy
+            first_cycle = False
+
+        t += 1
+        if not running and not moved:
+            # Nothing moves before the encoder does, or the frame is complete.
+            soon = place[NEXT_PUSH]
+            if soon == NEVER:
+                soon = max(place[TAKEN], place[FINISHED]) + 1
+            for b in range(streams):
+                soon = min(soon, max(t, _head_at(encoder, b)))
+            t = max(t, soon)
 
 
 class CycleModel:
@@ -344,30 +656,77 @@ class CycleModel:
             fields = unpack(config, space, image.memories[space])
             return np.stack(list(fields.values()), axis=-1)
 
+        pointers = table(Space.POINTER)[:, :, 0].T
         self._tables = _Tables(
             layers=table(Space.LAYER),
             rows=table(Space.ROW),
             columns=table(Space.COLUMN),
-            pointers=np.ascontiguousarray(table(Space.POINTER)[:, :, 0].T),
+            pointers=np.ascontiguousarray(pointers, np.int32),
         )
-        self._stack = image.registers[int(Register.STACK)]
-        ring = (config.lanes, 1 << (config.fifo_depth + 1).bit_length())
+        height, width, channels = image.frame_shape
+        stack = image.registers[int(Register.STACK)]
+        self._planes = (stack, channels, height, width)
+        events = stack * channels * height * width
+        streams, lanes = config.streams, config.lanes
+        self._encoder = _Encoder(
+            changed=np.zeros(self._planes, np.bool_),
+            same=np.zeros(height, np.bool_),
+            busy=np.zeros(height, np.bool_),
+            depth=config.queue_depth // streams,
+            events=np.zeros((events, 3), np.int64),
+            pushes=np.zeros(events, np.int64),
+            popped=np.zeros(streams, np.int64),
+            last_pop=np.zeros(streams, np.int64),
+            place=np.zeros(NEXT_PUSH + 1, np.int64),
+        )
+        self._generators = _Generators(
+            valid=np.zeros((streams, 4), np.bool_),
+            work=np.zeros((streams, 4, PAIRS + 1), np.int64),
+        )
+        ring = 1 << (config.fifo_depth + 1).bit_length()
         self._lanes = _Lanes(
             depth=config.fifo_depth,
-            free=np.zeros(config.lanes, np.int64),
-            pushed=np.zeros(config.lanes, np.int64),
-            last_push=np.zeros(config.lanes, np.int64),
-            popped=np.zeros(ring, np.int64),
-            length=np.zeros(ring, np.int64),
-            clock=np.zeros(4, np.int64),
+            level=np.zeros((streams, lanes), np.int64),
+            oldest=np.zeros((streams, lanes), np.int64),
+            length=np.zeros((streams, lanes, ring), np.int32),
+            parity=np.zeros((streams, lanes, ring), np.uint8),
+            until=np.zeros(lanes, np.int64),
+            older=np.zeros(lanes, np.int64),
+            before=np.zeros(lanes, np.int64),
+            turn=np.zeros(lanes, np.int64),
+            full=np.zeros(streams, np.int64),
+            offer=np.zeros((2, streams, 2), np.int64),
+            mask=np.zeros((2, streams), np.uint64),
         )
-        self._everyone = np.ones(config.lanes, np.bool_)
+        groups = max(layer.shape[1] * layer.shape[2] * layer.channels for layer in image.layers)
+        self._scanner = _Scanner(
+            groups=np.zeros((groups, 3), np.int64),
+            fires=np.zeros(groups, np.uint64),
+            joins=np.zeros((lanes, 2), np.int64),
+            joined=np.zeros(lanes, np.uint64),
+            active=np.zeros(1, np.uint64),
+            place=np.zeros(MISSING + 1, np.int64),
+            flight=np.zeros(RING, np.uint64),
+            flying=np.zeros(RING, np.int64),
+            outstanding=np.zeros(streams, np.int64),
+            waiting=np.zeros((streams, RING), np.uint64),
+            group=np.zeros((streams, RING), np.int64),
+            ring=np.zeros((streams, 2), np.int64),
+            sending=np.zeros(streams, np.uint64),
+            current=np.zeros(streams, np.int64),
+            popped=np.zeros(streams, np.int64),
+        )
+        shapes = [layer.shape for layer in image.layers]
+        self._marks = np.zeros((2, max(s[1] for s in shapes), max(s[2] for s in shapes)), np.bool_)
+        self._offsets = np.cumsum([0, events, *(int(np.prod(s)) for s in shapes[:-1])])
+        self._slots = tuple(np.array(layer.slots, np.int64) for layer in image.layers)
         self.reset()
 
     def reset(self) -> None:
         """The next frame examines every neuron, and is sent whole."""
         self._fresh = True
         self._previous: npt.NDArray[np.uint8] | None = None
+        self._lanes.turn[:] = 0
 
     def step(self, frame: npt.NDArray[np.uint8], deltas: Sequence[npt.NDArray[Any]]) -> Cycles:
         """Cycles of one frame (height, width[, channels]) with its events.
@@ -375,63 +734,30 @@ class CycleModel:
         `deltas[i]` (channels, height, width) are the events into layer i, as `Golden.delta` and
         `Engine.delta` give them after the same frame.
         """
-        image, tables, lanes, everyone = self.image, self._tables, self._lanes, self._everyone
+        image, encoder = self.image, self._encoder
         frame = frame.reshape(image.frame_shape)
-        same = np.zeros(len(frame), np.bool_)
+        encoder.same[:] = False
         if self._previous is not None:
-            same = (frame == self._previous).all(axis=(1, 2))
+            encoder.same[:] = (frame == self._previous).all(axis=(1, 2))
         self._previous = frame.copy()
+        np.not_equal(deltas[0].reshape(self._planes), 0, out=encoder.changed)
+        encoder.busy[:] = encoder.changed.any(axis=(0, 1, 3))
+        encoder.popped[:] = 0
+        encoder.last_pop[:] = -2
+        encoder.place[:] = 0
+        encoder.place[[TAKEN, COMPARED, FINISHED]] = -1
 
-        stage = np.zeros(4, np.int64)
-        lanes.clock[:] = 0
-        cycles, tails = [], 0
-        count = image.config.lanes
-        begin, first_counted = 0, 0
-        touched = np.zeros((0, 0), np.bool_)
-        for i, layer in enumerate(image.layers):
-            _begin_phase(lanes, stage)
-            marks = np.zeros(layer.shape[1:], np.bool_)
-            if i == 0:
-                stacked = deltas[0].reshape(self._stack, -1, *image.frame_shape[:2])
-                begin, last, accepted = _input_phase(
-                    lanes,
-                    stage,
-                    np.ascontiguousarray(stacked.transpose(2, 3, 1, 0)),
-                    same,
-                    image.config.queue_depth,
-                    tables,
-                    marks,
-                    everyone,
-                )
-                first_counted = min(begin, accepted + 1)
-            else:
-                source = image.layers[i - 1]
-                by_slot = np.zeros((source.channels * count, *source.shape[1:]), np.int64)
-                by_slot[list(source.slots)] = deltas[i]
-                last = _scan_phase(
-                    lanes,
-                    stage,
-                    begin,
-                    by_slot.reshape(source.channels, count, *source.shape[1:]),
-                    touched | self._fresh,
-                    i,
-                    tables,
-                    marks,
-                    everyone,
-                )
-            end, tail = _end_phase(lanes, begin, last)
-            cycles.append(end - begin + 1)
-            tails += tail
-            begin, touched = end + 1, marks
+        fired = np.concatenate([delta.reshape(-1) != 0 for delta in deltas])
+        cycles = np.zeros(len(image.layers), np.int64)
+        lost = np.zeros(len(LOST_CAUSES), np.int64)
+        total, busy = _frame(
+            self._tables, encoder, self._generators, self._lanes, self._scanner, fired,
+            self._offsets, self._slots, self._fresh, self._marks, cycles, lost,
+        )  # fmt: skip
         self._fresh = False
-
-        total = begin - first_counted
-        busy, blocked = int(lanes.clock[BUSY]), int(lanes.clock[BLOCKED])
-        waiting = (total - sum(cycles)) * count
-        lost = (count * sum(cycles) - busy - blocked - tails, blocked, tails, waiting)
         return Cycles(
-            layers=tuple(cycles),
+            layers=tuple(cycles.tolist()),
             total=total,
             busy=busy,
-            lost=dict(zip(LOST_CAUSES, lost, strict=True)),
+            lost=dict(zip(LOST_CAUSES, lost.tolist(), strict=True)),
         )
