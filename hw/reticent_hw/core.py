@@ -202,6 +202,8 @@ class Core(wiring.Component):
                 lane.scan.channel.eq(
                     Mux(sequencer.running, scanner.scan.channel, sequencer.scan.channel)
                 ),
+                lane.scan.last_row.eq(scanner.scan.last_row),
+                lane.scan.last_column.eq(scanner.scan.last_column),
                 lane.shift.eq(sequencer.source.shift),
                 lane.is_signed.eq(sequencer.source.signed),
                 lane.threshold.eq(threshold),

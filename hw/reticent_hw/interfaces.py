@@ -119,8 +119,8 @@ class ScanSignature(wiring.Signature):
     """The threshold pass as a lane sees it.
 
     With `valid`, the lane reads the neuron at `row` (parameters at `channel`); `SCAN_LATENCY`
-    cycles later it answers on `fired` and `change`, and has stored the new `sent`. With
-    `initialise` instead, the neuron is set to its bias one cycle later. Without either, the row
+    cycles later it answers on `fired` and `change`, and has stored the new `sent`; `last_row` and
+    `last_column` say where the position lies on its map. With `initialise` instead, the neuron is set to its bias one cycle later. Without either, the row
     is read and visible on the lane's `state` one cycle later.
     """
 
@@ -131,6 +131,8 @@ class ScanSignature(wiring.Signature):
                 "initialise": Out(1),
                 "row": Out(config.state_address_bits),
                 "channel": Out(range(config.channel_depth)),
+                "last_row": Out(1),
+                "last_column": Out(1),
             }
         )
 

@@ -295,7 +295,9 @@ class Lane(wiring.Component):
         channel = channels.read_port()
         scanned = Signal(row_layout(c, Space.STATE_EVEN))
         stages = Signal(SCAN_LATENCY)
-        initialise = Signal()
+        initialise, last_row, last_column, missing = (
+            Signal(name=n) for n in ("initialise", "last_row", "last_column", "missing")
+        )
         behind = [
             Signal(
                 data.StructLayout({"row": row.shape(), "acc": scanned.acc.shape()}),
@@ -307,7 +309,11 @@ class Lane(wiring.Component):
             channel.addr.eq(self.scan.channel),
             requantiser.acc.eq(scanned.acc),
             requantiser.sent.eq(scanned.sent),
-            requantiser.multiplier.eq(channel.data.multiplier),
+            # A neuron that the map does not have stays at zero, hence silent.
+            missing.eq(
+                (last_row & channel.data.short_rows) | (last_column & channel.data.short_columns)
+            ),
+            requantiser.multiplier.eq(Mux(missing, 0, channel.data.multiplier)),
             requantiser.shift.eq(self.shift),
             requantiser.is_signed.eq(self.is_signed),
             requantiser.threshold.eq(self.threshold),
@@ -318,6 +324,8 @@ class Lane(wiring.Component):
         m.d.sync += [
             stages.eq(Cat(self.scan.valid, stages)),
             initialise.eq(self.scan.initialise),
+            last_row.eq(self.scan.last_row),
+            last_column.eq(self.scan.last_column),
             behind[0].row.eq(self.scan.row),
             behind[1].row.eq(behind[0].row),
             behind[1].acc.eq(scanned.acc),

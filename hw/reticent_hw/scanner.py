@@ -200,6 +200,8 @@ class NeuronScanner(wiring.Component):
             *(places[i].eq(places[i - 1]) for i in range(1, len(places))),
             self.scan.row.eq(group_base + places[0].x * source.channels + places[0].k),
             self.scan.channel.eq(source.channel_base + places[0].k),
+            self.scan.last_row.eq(places[0].y + 1 == source.rows),
+            self.scan.last_column.eq(places[0].x + 1 == source.columns),
         ]
         travelling = Signal(SCAN_LATENCY)
         answered = travelling[-1]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .backend import Cycles, StepResult
 from .errors import UserError
+from .fold import unfold_map
 from .image import Image
 from .layout import (
     DEVICE_ID,
@@ -131,14 +132,16 @@ class Accelerator:
             k, lane = np.divmod(np.array(layer.slots).reshape(-1, 1, 1), config.lanes)
             if layer.local:
                 k, lane = np.arange(layer.shape[0]).reshape(-1, 1, 1), np.arange(config.lanes)
-            positions = np.arange(layer.shape[1] * layer.shape[2])[:, None]
+            _, height, width = layer.folded
+            positions = np.arange(height * width)[:, None]
             row, lane = np.broadcast_arrays(layer.state_base + positions * layer.channels + k, lane)
             index = row << word_index_bits(config, space)
             words = self._transport.read(
                 np.asarray(address(space, index, lane), np.uint32).reshape(-1)
             )
             values = words.view(np.int32).astype(np.int64).reshape(row.shape)
-            found.append(values.sum(axis=2).reshape(layer.shape))
+            sums = values.sum(axis=2).reshape(layer.folded)
+            found.append(unfold_map(sums, layer.fold, layer.shape))
         return found
 
     def close(self) -> None:

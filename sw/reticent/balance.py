@@ -10,16 +10,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .fold import Fold
 from .golden import Golden
 from .quantise import QuantisedLayer, QuantisedNetwork
 
-__all__ = ["assign", "channel_loads", "lane_loads"]
+__all__ = ["assign", "channel_loads", "coarser", "lane_loads"]
 
 Ints = npt.NDArray[np.int64]
 
 
-def channel_loads(network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]]) -> list[Ints]:
-    """Significant multiplications of each output channel in each frame: (frames, out) a layer.
+def channel_loads(
+    network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]], folds: list[Fold]
+) -> list[Ints]:
+    """Significant multiplications of each folded output channel in each frame: (frames, channels)
+    a layer.
 
     The cold start is left out where there is more than one frame.
     """
@@ -27,22 +31,37 @@ def channel_loads(network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]]
     loads: list[list[Ints]] = [[] for _ in network.layers]
     for frame in frames:
         golden.step(frame)
-        for i, layer in enumerate(network.layers):
-            meets = _tap_events(layer, golden.delta[i] != 0)
-            loads[i].append(np.einsum("oiyx,iyx->o", golden.stored[i], meets))
+        for i, (layer, fold) in enumerate(zip(network.layers, folds, strict=True)):
+            meets = _tap_events(layer, golden.delta[i] != 0, fold)
+            load = np.einsum("oiyx,qiyx->oq", golden.stored[i], meets)
+            loads[i].append(load.reshape(-1))
     skip = 1 if len(frames) > 1 else 0
     return [np.array(layer[skip:], np.int64) for layer in loads]
 
 
-def _tap_events(layer: QuantisedLayer, fired: npt.NDArray[np.bool_]) -> Ints:
-    """How many (event, output position) pairs each kernel tap (in, ky, kx) serves."""
+def coarser(loads: Ints, fine: Fold, coarse: Fold) -> Ints:
+    """Loads (frames, channels folded by `fine`) of the channels folded by a divisor of it."""
+    (fy, fx), (cy, cx) = fine, coarse
+    split = loads.reshape(len(loads), -1, fy // cy, cy, fx // cx, cx)
+    found: Ints = split.sum(axis=(2, 4)).reshape(len(loads), -1)
+    return found
+
+
+def _tap_events(layer: QuantisedLayer, fired: npt.NDArray[np.bool_], fold: Fold) -> Ints:
+    """How many (event, output position) pairs each kernel tap (in, ky, kx) serves, for each class
+    of output positions: (classes, in, ky, kx)."""
     (py, px), (sy, sx) = layer.padding, layer.stride
     _, oh, ow = layer.out_shape
     _, _, ky, kx = layer.weight.shape
     padded = np.pad(fired, ((0, 0), (py, py), (px, px)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (ky, kx), axis=(1, 2))
-    counts: Ints = windows[:, ::sy, ::sx][:, :oh, :ow].sum(axis=(1, 2), dtype=np.int64)
-    return counts
+    windows = windows[:, ::sy, ::sx][:, :oh, :ow]
+    counts = [
+        windows[:, qy :: fold[0], qx :: fold[1]].sum(axis=(1, 2), dtype=np.int64)
+        for qy in range(fold[0])
+        for qx in range(fold[1])
+    ]
+    return np.stack(counts)
 
 
 def assign(

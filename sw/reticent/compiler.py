@@ -1,8 +1,8 @@
 """The compiler: quantised network + build configuration + calibration trace -> image.
 
 Every layer is a convolution here (a dense layer has a kernel as large as its input map). The
-compiler gives each output channel a slot (a place in a lane), and writes for each lane the list of
-its stored weights in the order of kernel taps, with one pointer per tap; see
+compiler may fold the maps, gives each output channel a slot (a place in a lane), and writes for
+each lane the list of its stored weights in the order of kernel taps, with one pointer per tap; see
 docs/architecture.md.
 """
 
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .balance import assign, channel_loads, lane_loads
+from .balance import assign, channel_loads, coarser, lane_loads
 from .config import BuildConfig
 from .errors import UserError
+from .fold import FOLDS, Fold, axes, choose_folds, folded_weights
 from .image import Image, LayerMap
 from .layout import CHANNELS_MAX, TAP_BITS, Register, Space, pack
 from .memory import memory_table, memory_uses
@@ -26,51 +27,14 @@ __all__ = ["compile_network"]
 
 Ints = npt.NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class Phases:
-    """Kernel taps along one axis, ordered by phase (coordinate modulo stride), then by tap."""
-
-    order: Ints  # kernel index of each tap, in memory order
-    before: Ints  # per phase: taps of earlier phases
-    taps: Ints  # per phase
-
-
-def phases(kernel: int, stride: int) -> Phases:
-    """Tap j of phase p is kernel index `p + j * stride`; its output lies j positions back."""
-    groups = [np.arange(p, kernel, stride) for p in range(min(stride, kernel))]
-    taps = np.array([len(g) for g in groups] + [0] * (stride - len(groups)), np.int64)
-    return Phases(np.concatenate(groups), np.concatenate([[0], np.cumsum(taps)[:-1]]), taps)
-
-
-def axis_rows(
-    kernel: int, stride: int, padding: int, size: int, out: int, step: int, width: int
-) -> dict[str, Ints]:
-    """ROW or COLUMN entries for one layer: what an event at each coordinate reaches.
-
-    `size` input and `out` output positions; an output position is `step` state rows from the
-    next; `before` is given in units of `width` taps.
-    """
-    layout = phases(kernel, stride)
-    position = np.arange(size) + padding
-    phase, origin = position % stride, position // stride
-    first = np.maximum(0, origin - out + 1)
-    count = np.maximum(0, np.minimum(layout.taps[phase] - 1, origin) - first + 1)
-    reaches = count > 0
-    return {
-        "before": layout.before[phase] * width,
-        "taps": layout.taps[phase],
-        "first": np.where(reaches, first, 0),
-        "count": count,
-        "base": np.where(reaches, origin * step, 0),
-        "start": np.where(reaches, origin - first - count + 1, 0),
-    }
+WORTH = 0.995  # a finer fold must promise to take less than this part of a coarser one's time
 
 
 @dataclass(frozen=True)
 class Placement:
     """Which lane has which output channel.
 
+    `folds[i]` is how the output of layer i is folded, and channels are those of folded maps.
     `groups[i][lane]` lists the channels of layer i in the order of their places in the lane;
     `per_lane[i]` places are kept in every lane. The output layer is read out in order: channel c
     is in lane `c % lanes`. Where it follows a single position, it is `local`: every lane
@@ -79,33 +43,28 @@ class Placement:
     """
 
     lanes: int
+    folds: list[Fold]
     groups: list[list[list[int]]]
     per_lane: list[int]
     local: bool
+    cost: int  # of the trace that it was balanced by: sum over frames of the largest load
 
     @classmethod
     def balanced(
-        cls,
-        network: QuantisedNetwork,
-        lanes: int,
-        trace: Sequence[npt.NDArray[np.uint8]],
+        cls, network: QuantisedNetwork, lanes: int, folds: list[Fold], loads: list[Ints]
     ) -> Placement:
-        """By the loads that a trace measures, or by stored weights where there is none."""
+        """By loads (frames, folded channels) of each layer."""
         layers = network.layers
-        loads = (
-            channel_loads(network, list(trace))
-            if len(trace)
-            else [np.count_nonzero(layer.weight, axis=(1, 2, 3))[None] for layer in layers]
-        )
         local = len(layers) > 1 and layers[-1].in_shape[1:] == (1, 1)
-        outputs = list(range(layers[-1].out_shape[0]))
         groups = []
         before = np.zeros((len(loads[0]), lanes), np.int64)
         for load in loads[:-1]:
             groups.append(assign(load, lanes, before))
             before = before + lane_loads(load, groups[-1])
+        cost = int(before.max(axis=1).sum())
+        outputs = list(range(layers[-1].out_shape[0]))
         groups.append([outputs if local else outputs[lane::lanes] for lane in range(lanes)])
-        return cls(lanes, groups, [max(map(len, g)) for g in groups], local)
+        return cls(lanes, folds, groups, [max(map(len, g)) for g in groups], local, cost)
 
     def is_local(self, i: int) -> bool:
         """Whether layer i is local."""
@@ -118,6 +77,10 @@ class Placement:
             found[group] = np.arange(len(group)) * self.lanes + lane
         return found
 
+    def input_fold(self, i: int) -> Fold:
+        """How the input of layer i is folded."""
+        return self.folds[i - 1] if i else (1, 1)
+
     def inputs(self, network: QuantisedNetwork, i: int) -> int:
         """Input slots that layer i's pointers distinguish, used or not."""
         if i == 0:
@@ -125,77 +88,127 @@ class Placement:
         return self.per_lane[i - 1] * (1 if self.is_local(i) else self.lanes)
 
 
+class _Plan:
+    """A placement, what follows from it for the device's memories, and how much of them it uses."""
+
+    def __init__(
+        self, network: QuantisedNetwork, config: BuildConfig, placement: Placement
+    ) -> None:
+        layers = network.layers
+        self.placement = placement
+        self.axes = [
+            axes(layer, placement.input_fold(i), placement.folds[i])
+            for i, layer in enumerate(layers)
+        ]
+        per_lane = placement.per_lane
+        self.taps = [y.taps * x.taps for y, x in self.axes]
+        pointers = [placement.inputs(network, i) * taps for i, taps in enumerate(self.taps)]
+        self.pointer_base = np.cumsum([0, *pointers])
+        self.channel_base = np.cumsum([0, *per_lane])
+        self.map_rows = np.cumsum([0, *(len(y.group) for y, _ in self.axes)])
+        self.map_columns = np.cumsum([0, *(len(x.group) for _, x in self.axes)])
+        self.state_base, state = [], [0, 0]
+        for i, (y, x) in enumerate(self.axes):
+            self.state_base.append(state[i % 2])
+            state[i % 2] += y.out * x.out * per_lane[i]
+        self.entries = [_layer_entries(network, config, self, i) for i in range(len(layers))]
+        self.used = {
+            "weights of a lane": max(
+                sum(len(layer[lane][0]) for layer in self.entries) for lane in range(config.lanes)
+            ),
+            "pointers of a lane": int(self.pointer_base[-1]) + 1,
+            "neurons of a lane, even layers": state[0],
+            "neurons of a lane, odd layers": state[1],
+            "channels of a lane": int(self.channel_base[-1]),
+            "bytes of a frame": network.input.pixels,
+            "stacked frames": network.input.stack,
+            "layers": len(layers),
+            "input map rows, all layers": int(self.map_rows[-1]),
+            "input map columns, all layers": int(self.map_columns[-1]),
+            "output map rows": max(y.out for y, _ in self.axes),
+            "output map columns": max(x.out for _, x in self.axes),
+        }
+
+
+def _choose_plan(
+    network: QuantisedNetwork,
+    config: BuildConfig,
+    trace: Sequence[npt.NDArray[np.uint8]],
+    fold: Fold | None,
+) -> _Plan:
+    """The plan with the lowest cost among the folds that fit; `fold` leaves no choice.
+
+    Balanced by the loads that the trace measures, or by stored weights where there is none.
+    """
+    finest = choose_folds(network, FOLDS[-1])
+    if len(trace):
+        measured = channel_loads(network, list(trace), finest)
+    else:
+        measured = [
+            np.repeat(np.count_nonzero(layer.weight, axis=(1, 2, 3)), fy * fx)[None]
+            for layer, (fy, fx) in zip(network.layers, finest, strict=True)
+        ]
+    best, refusal = None, None
+    for candidate in FOLDS if fold is None else (fold,):
+        folds = choose_folds(network, candidate)
+        loads = [coarser(m, f, c) for m, f, c in zip(measured, finest, folds, strict=True)]
+        placement = Placement.balanced(network, config.lanes, folds, loads)
+        # Finer folds cost memory and examine more neurons, so they must be worth it.
+        if best is not None and placement.cost >= best.placement.cost * WORTH:
+            continue
+        try:
+            plan = _Plan(network, config, placement)
+            _check_fit(config, plan.used)
+        except UserError as error:
+            refusal = refusal or error
+            continue
+        best = plan
+    if best is None:
+        assert refusal is not None
+        raise refusal
+    return best
+
+
 def compile_network(
     network: QuantisedNetwork,
     config: BuildConfig,
     trace: Sequence[npt.NDArray[np.uint8]] = (),
+    *,
+    fold: Fold | None = None,
 ) -> Image:
     """Compile. `trace` is an unbroken stretch of frames that the lanes are balanced by.
 
+    `fold` (one of `fold.FOLDS`) says how maps are folded; by default as fits and balances best.
     Raises `UserError` with a table when a memory is too small, and with one line when a width is.
     """
     layers = network.layers
     _check_widths(network, config)
-    placement = Placement.balanced(network, config.lanes, trace)
-    per_lane = placement.per_lane
-
-    def taps(i: int) -> int:
-        return layers[i].weight.shape[2] * layers[i].weight.shape[3]
-
-    pointers = [placement.inputs(network, i) * taps(i) for i in range(len(layers))]
-    pointer_base = np.cumsum([0, *pointers])
-    channel_base = np.cumsum([0, *per_lane])
-    map_rows = np.cumsum([0, *(layer.in_shape[1] for layer in layers)])
-    map_columns = np.cumsum([0, *(layer.in_shape[2] for layer in layers)])
-    state_base, state_used = [], [0, 0]
-    for i, layer in enumerate(layers):
-        state_base.append(state_used[i % 2])
-        state_used[i % 2] += layer.out_shape[1] * layer.out_shape[2] * per_lane[i]
-    entries = [_layer_entries(network, config, placement, i) for i in range(len(layers))]
-    weights = [sum(len(layer[lane][0]) for layer in entries) for lane in range(config.lanes)]
-
-    used = {
-        "weights of a lane": max(weights),
-        "pointers of a lane": int(pointer_base[-1]) + 1,
-        "neurons of a lane, even layers": state_used[0],
-        "neurons of a lane, odd layers": state_used[1],
-        "channels of a lane": int(channel_base[-1]),
-        "bytes of a frame": network.input.pixels,
-        "stacked frames": network.input.stack,
-        "layers": len(layers),
-        "input map rows, all layers": int(map_rows[-1]),
-        "input map columns, all layers": int(map_columns[-1]),
-        "output map rows": max(layer.out_shape[1] for layer in layers),
-        "output map columns": max(layer.out_shape[2] for layer in layers),
-    }
-    _check_fit(config, used)
+    plan = _choose_plan(network, config, trace, fold)
+    placement = plan.placement
 
     table: dict[str, list[int]] = {}
     rows: list[dict[str, Ints]] = []
     columns: list[dict[str, Ints]] = []
     maps = []
     for i, layer in enumerate(layers):
-        _, _, ky, kx = layer.weight.shape
-        _, oh, ow = layer.out_shape
-        n = per_lane[i]
-        row = axis_rows(ky, layer.stride[0], layer.padding[0], layer.in_shape[1], oh, ow * n, kx)
+        y, x = plan.axes[i]
+        n = placement.per_lane[i]
+        row, column = y.rows(x.out * n, x.taps), x.rows(n, 1)
         # Relative addresses count down from channel n - 1 of tap 0's position.
-        row["base"] = np.where(row["count"] > 0, row["base"] + state_base[i] + n - 1, 0)
+        row["base"] = np.where(row["count"] > 0, row["base"] + plan.state_base[i] + n - 1, 0)
         rows.append(row)
-        columns.append(
-            axis_rows(kx, layer.stride[1], layer.padding[1], layer.in_shape[2], ow, n, 1)
-        )
+        columns.append(column)
         values = {
-            "pointer_base": int(pointer_base[i]),
-            "taps": ky * kx,
-            "row_base": int(map_rows[i]),
-            "column_base": int(map_columns[i]),
-            "rows": oh,
-            "columns": ow,
+            "pointer_base": int(plan.pointer_base[i]),
+            "taps": plan.taps[i],
+            "row_base": int(plan.map_rows[i]),
+            "column_base": int(plan.map_columns[i]),
+            "rows": y.out,
+            "columns": x.out,
             "channels": n,
-            "row_stride": ow * n,
-            "state_base": state_base[i],
-            "channel_base": int(channel_base[i]),
+            "row_stride": x.out * n,
+            "state_base": plan.state_base[i],
+            "channel_base": int(plan.channel_base[i]),
             "shift": layer.shift,
             "signed": int(layer.signed),
             "local": int(placement.is_local(i)),
@@ -208,10 +221,11 @@ def compile_network(
                 dense=layer.dense_multiplications,
                 weights=int(np.count_nonzero(layer.weight)),
                 shape=layer.out_shape,
+                fold=placement.folds[i],
                 slots=tuple(int(s) for s in placement.slots(i)),
                 local=placement.is_local(i),
                 channels=n,
-                state_base=state_base[i],
+                state_base=plan.state_base[i],
                 scale=layer.scale,
             )
         )
@@ -236,9 +250,9 @@ def compile_network(
             Space.LAYER: pack(config, Space.LAYER, table),
             Space.ROW: pack(config, Space.ROW, _joined(rows)),
             Space.COLUMN: pack(config, Space.COLUMN, _joined(columns)),
-            **_lane_memories(network, config, placement, entries),
+            **_lane_memories(network, config, plan),
         },
-        used=used,
+        used=plan.used,
         network=network.digest,
     )
 
@@ -247,35 +261,34 @@ def _joined(tables: Sequence[dict[str, Ints]]) -> dict[str, Ints]:
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
-def _tap_order(layer: QuantisedLayer) -> tuple[Ints, Ints]:
-    """(y, x) of the kernel's taps in memory order: y phase, x phase, then y tap, x tap."""
-    _, _, ky, kx = layer.weight.shape
-    (sy, sx), found = layer.stride, []
-    for py in range(min(sy, ky)):
-        for px in range(min(sx, kx)):
-            found += [(y, x) for y in range(py, ky, sy) for x in range(px, kx, sx)]
-    y, x = np.array(found, np.int64).T
-    return y, x
-
-
 def _layer_entries(
-    network: QuantisedNetwork, config: BuildConfig, placement: Placement, i: int
+    network: QuantisedNetwork, config: BuildConfig, plan: _Plan, i: int
 ) -> list[tuple[Ints, Ints, Ints]]:
     """For each lane: stored weights and relative addresses in memory order, weights per tap."""
-    layer = network.layers[i]
+    layer, placement = network.layers[i], plan.placement
     n = placement.per_lane[i]
-    y, x = _tap_order(layer)
-    back = (y // layer.stride[0] * layer.out_shape[2] + x // layer.stride[1]) * n
-    if back.max() + n > 1 << config.relative_bits:
+    y, x = plan.axes[i]
+    # Taps in memory order: y group, x group, then y tap, x tap.
+    pairs = [
+        (ty, tx)
+        for rows in y.groups
+        for columns in x.groups
+        for ty in range(rows.start, rows.stop)
+        for tx in range(columns.start, columns.stop)
+    ]
+    ty, tx = np.array(pairs, np.int64).reshape(-1, 2).T
+    back = (y.back[ty] * x.out + x.back[tx]) * n
+    if back.max(initial=0) + n > 1 << config.relative_bits:
         raise UserError(
             f"{layer.name}: a relative address needs {int(back.max() + n - 1).bit_length()} bits "
             f"and has {config.relative_bits}: raise relative_bits, or use more lanes"
         )
+    folded = folded_weights(layer, y, x)
     found = []
     for lane, group in enumerate(placement.groups[i]):
         # The lane's weights as (input slot, tap, channel of the lane).
-        mine = np.zeros((placement.inputs(network, i), len(y), len(group)), np.int64)
-        weight = layer.weight[group][:, :, y, x].transpose(1, 2, 0)
+        mine = np.zeros((placement.inputs(network, i), len(ty), len(group)), np.int64)
+        weight = folded[group][:, :, ty, tx].transpose(1, 2, 0)
         if placement.is_local(i):
             own = placement.groups[i - 1][lane]
             mine[: len(own)] = weight[own]
@@ -288,34 +301,41 @@ def _layer_entries(
 
 
 def _lane_memories(
-    network: QuantisedNetwork,
-    config: BuildConfig,
-    placement: Placement,
-    entries: list[list[tuple[Ints, Ints, Ints]]],
+    network: QuantisedNetwork, config: BuildConfig, plan: _Plan
 ) -> dict[Space, Ints]:
     """POINTER, WEIGHT and CHANNEL rows: (lanes, rows, words), padded to the fullest lane."""
+    placement = plan.placement
     found: dict[Space, list[Ints]] = {Space.POINTER: [], Space.WEIGHT: [], Space.CHANNEL: []}
     for lane in range(config.lanes):
-        weight = np.concatenate([layer[lane][0] for layer in entries])
-        relative = np.concatenate([layer[lane][1] for layer in entries])
-        taps = np.concatenate([layer[lane][2] for layer in entries])
+        weight, relative, taps = (
+            np.concatenate([layer[lane][j] for layer in plan.entries]) for j in range(3)
+        )
         found[Space.POINTER].append(
             pack(config, Space.POINTER, {"start": np.concatenate([[0], np.cumsum(taps)])})
         )
         found[Space.WEIGHT].append(
             pack(config, Space.WEIGHT, {"weight": weight, "relative": relative})
         )
-        bias: list[Ints] = []
-        multiplier: list[Ints] = []
+        channels: dict[str, list[Ints]] = {}
         for i, layer in enumerate(network.layers):
-            group = placement.groups[i][lane]
-            spare = np.zeros(placement.per_lane[i] - len(group), np.int64)  # never fires
+            group = np.array(placement.groups[i][lane], np.int64)
+            fold = placement.folds[i]
+            channel, classes = np.divmod(group, fold[0] * fold[1])
+            qy, qx = np.divmod(classes, fold[1])
             # The sum over the lanes of a local layer contains the bias once.
             once = 0 if placement.is_local(i) and lane else 1
-            bias += [layer.bias[group] * once, spare]
-            multiplier += [layer.multiplier[group], spare]
-        channels = {"bias": np.concatenate(bias), "multiplier": np.concatenate(multiplier)}
-        found[Space.CHANNEL].append(pack(config, Space.CHANNEL, channels))
+            spare = np.zeros(placement.per_lane[i] - len(group), np.int64)  # never fires
+            _, height, width = layer.out_shape
+            values = {
+                "bias": layer.bias[channel] * once,
+                "multiplier": layer.multiplier[channel],
+                "short_rows": qy > (height - 1) % fold[0],
+                "short_columns": qx > (width - 1) % fold[1],
+            }
+            for name, value in values.items():
+                channels.setdefault(name, []).append(np.concatenate([value, spare]))
+        joined = {name: np.concatenate(parts) for name, parts in channels.items()}
+        found[Space.CHANNEL].append(pack(config, Space.CHANNEL, joined))
     return {space: _stack_padded(rows) for space, rows in found.items()}
 
 

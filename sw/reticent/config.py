@@ -39,7 +39,7 @@ class BuildConfig:
     pointer_depth: int = 4096  # kernel taps of all layers, for each input channel
     state_depth_even: int = 1024  # neurons of a lane in layers 0, 2, 4, ...
     state_depth_odd: int = 256  # neurons of a lane in layers 1, 3, 5, ...
-    channel_depth: int = 64  # output channels of a lane, all layers together
+    channel_depth: int = 128  # output channels of a lane, all layers together
     map_depth: int = 256  # rows (and columns) of all layers' input maps together
     map_rows: int = 32  # height of an output map, at most
     map_columns: int = 32  # width of an output map, at most

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from .backend import Cycles
 from .compiled import compiled
+from .fold import fold_map
 from .image import Image
 from .layout import LOST_CAUSES, Register, Space, unpack
 
@@ -698,7 +699,7 @@ class CycleModel:
             offer=np.zeros((2, streams, 2), np.int64),
             mask=np.zeros((2, streams), np.uint64),
         )
-        groups = max(layer.shape[1] * layer.shape[2] * layer.channels for layer in image.layers)
+        groups = max(layer.folded[1] * layer.folded[2] * layer.channels for layer in image.layers)
         self._scanner = _Scanner(
             groups=np.zeros((groups, 3), np.int64),
             fires=np.zeros(groups, np.uint64),
@@ -716,7 +717,7 @@ class CycleModel:
             current=np.zeros(streams, np.int64),
             popped=np.zeros(streams, np.int64),
         )
-        shapes = [layer.shape for layer in image.layers]
+        shapes = [layer.folded for layer in image.layers]
         self._marks = np.zeros((2, max(s[1] for s in shapes), max(s[2] for s in shapes)), np.bool_)
         self._offsets = np.cumsum([0, events, *(int(np.prod(s)) for s in shapes[:-1])])
         self._slots = tuple(np.array(layer.slots, np.int64) for layer in image.layers)
@@ -747,7 +748,10 @@ class CycleModel:
         encoder.place[:] = 0
         encoder.place[[TAKEN, COMPARED, FINISHED]] = -1
 
-        fired = np.concatenate([delta.reshape(-1) != 0 for delta in deltas])
+        parts = [encoder.changed.reshape(-1)]
+        for layer, delta in zip(image.layers, deltas[1:], strict=False):
+            parts.append(fold_map(delta != 0, layer.fold).reshape(-1))
+        fired = np.concatenate(parts)
         cycles = np.zeros(len(image.layers), np.int64)
         lost = np.zeros(len(LOST_CAUSES), np.int64)
         total, busy = _frame(

@@ -43,11 +43,18 @@ class LayerMap:
     dense: int  # multiplications of a dense evaluation
     weights: int  # stored
     shape: tuple[int, int, int]  # (channels, height, width) of its outputs
-    slots: tuple[int, ...]  # slot of each output channel: channel of the lane * lanes + lane
+    fold: tuple[int, int]  # of the map in the device, whose channels the slots are for
+    slots: tuple[int, ...]  # slot of each folded channel: channel of the lane * lanes + lane
     local: bool  # every lane has all outputs; accumulators are the sums over the lanes
     channels: int  # output channels of each lane
     state_base: int
     scale: float  # real value of one activation (last layer: accumulator) count
+
+    @property
+    def folded(self) -> tuple[int, int, int]:
+        """Shape of the folded map."""
+        (channels, height, width), (fy, fx) = self.shape, self.fold
+        return channels * fy * fx, -(-height // fy), -(-width // fx)
 
 
 @dataclass(frozen=True, kw_only=True)

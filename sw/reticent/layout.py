@@ -114,9 +114,9 @@ def row_fields(config: BuildConfig, space: Space) -> Fields:
             ("signed", 1, False),
             ("local", 1, False),  # each lane multiplies its own events; outputs are sums
         ),
-        # Taps are numbered slot by slot, in a slot phase by phase (y phase first), in a phase
-        # row by row. `before` counts the taps of earlier phases, `taps` those of this phase,
-        # `first` and `count` say which of them have their output on the map; `base` is the
+        # Taps are numbered slot by slot, in a slot group by group (y group first; see `fold.Axis`),
+        # in a group row by row. `before` counts the taps of earlier groups, `taps` those of this
+        # group, `first` and `count` say which of them have their output on the map; `base` is the
         # address of tap 0's output, `start` the first output row or column that is touched.
         Space.ROW: (
             ("before", c.pointer_address_bits, False),
@@ -142,6 +142,9 @@ def row_fields(config: BuildConfig, space: Space) -> Fields:
         Space.CHANNEL: (
             ("bias", c.accumulator_bits, True),
             ("multiplier", c.multiplier_bits, False),
+            # A class of a folded map may have no neurons in its last row or column: see `fold`.
+            ("short_rows", 1, False),
+            ("short_columns", 1, False),
         ),
         Space.STATE_EVEN: (("acc", c.accumulator_bits, True), ("sent", 8, False)),
     }
