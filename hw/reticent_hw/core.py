@@ -103,9 +103,12 @@ class Core(wiring.Component):
             encoder.stack.eq(host.stack),
             encoder.repeat_first.eq(host.repeat_first),
             encoder.threshold.eq(host.thresholds[0]),
-            encoder.enable.eq(sequencer.receive & ~host.executing),
             encoder.next_frame.eq(sequencer.next_frame),
         ]
+        # Registered: a pixel waits for a command that was taken in the cycle before.
+        m.d.sync += encoder.enable.eq(
+            sequencer.receive & ~host.executing & ~(self.commands.valid & self.commands.ready)
+        )
         in_frame = Signal()
         with m.If(self.pixels.valid & self.pixels.ready):
             m.d.sync += in_frame.eq(1)
@@ -122,7 +125,9 @@ class Core(wiring.Component):
             sequencer.source_done.eq(Cat(encoder.drained, scanner.done)),
             sequencer.waiting.eq(scanner.waiting),
             sequencer.flowing.eq(Cat(generator.busy for generator in generators).any()),
-            sequencer.lanes_busy.eq(Cat(lane.busy for lane in lanes).any()),
+            sequencer.lanes_busy.eq(
+                Cat(lane.busy for lane in lanes).any() | Cat(lane.offer.any() for lane in lanes).any()
+            ),
             sequencer.last_taken.eq(encoder.last_taken),
             sequencer.changed.eq(host.changed),
             sequencer.probe_row.eq(host.probe_row),
@@ -151,29 +156,35 @@ class Core(wiring.Component):
                     ]
             m.d.comb += [
                 generator.target.eq(sequencer.target),
-                room[i].eq(Cat(lane.room[i] for lane in lanes).all()),
+                generator.layer.eq(sequencer.parity),
                 generator.ranges.ready.eq(room[i]),
                 group.ready.eq(room[i]),
                 ranges.eq(generator.ranges.p),
             ]
+            m.d.sync += room[i].eq(Cat(lane.room[i] for lane in lanes).all())
             with m.If(local):
                 m.d.comb += [
+                    ranges.layer.eq(sequencer.parity),
                     ranges.first.eq(sequencer.target.pointer_base + group.p.k),
                     ranges.end.eq(ranges.first + 1),
                     ranges.base.eq(sequencer.target.state_base + sequencer.target.channels - 1),
                 ]
+            # The broadcast is registered, and so is what is local to a lane.
+            common, for_all = Signal.like(ranges, name=f"common_{i}"), Signal(name=f"for_all_{i}")
+            m.d.sync += [common.eq(ranges), for_all.eq(generator.ranges.valid & room[i])]
             for j, lane in enumerate(lanes):
-                m.d.comb += [
-                    lane.range[i].eq(ranges),
-                    lane.offer[i].eq(generator.ranges.valid & room[i]),
-                ]
+                m.d.comb += [lane.range[i].eq(common), lane.offer[i].eq(for_all)]
                 own = j - i * per_stream
                 if 0 <= own < per_stream:
-                    with m.If(local):
-                        m.d.comb += [
-                            lane.range[i].delta.eq(group.p.change[own]),
-                            lane.offer[i].eq(group.valid & room[i] & group.p.fired[own]),
-                        ]
+                    change = Signal.like(ranges.delta, name=f"change_{j}")
+                    mine, of_group = Signal(name=f"mine_{j}"), Signal(name=f"of_group_{j}")
+                    m.d.sync += [
+                        change.eq(group.p.change[own]),
+                        mine.eq(group.valid & room[i] & group.p.fired[own]),
+                        of_group.eq(group.valid),
+                    ]
+                    with m.If(of_group):
+                        m.d.comb += [lane.range[i].delta.eq(change), lane.offer[i].eq(mine)]
             blocked.append((generator.ranges.valid | group.valid) & ~room[i])
             accepted.append(generator.events.valid & generator.events.ready)
             accepted.append(Mux(group.valid & room[i], sum_of(group.p.fired), 0))

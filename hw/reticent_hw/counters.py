@@ -106,7 +106,8 @@ class Counters(wiring.Component):
                 self.total.eq(self.total + 1),
                 self.lost[cause].eq(self.lost[cause] + idle),
             ]
-        m.d.sync += counts.events.eq(counts.events + self.events)
+        events = Signal.like(self.events)
+        m.d.sync += [events.eq(self.events), counts.events.eq(counts.events + events)]
         with m.If(self.phase):
             m.d.sync += counts.cycles.eq(counts.cycles + 1)
         with m.If(self.store):

@@ -108,48 +108,78 @@ class DeltaEncoder(wiring.Component):
         with m.If(self.next_frame):
             m.d.sync += [complete.eq(0), first_frame.eq(0)]
 
-        # Stage 1: the pixel beside its history.
+        # Stages 1 to 3, each moves when the next one is free: memory answers and its answer is
+        # registered; the newest frame is compared; the new history is put together.
         history = data.ArrayLayout(unsigned(8), c.stack)
         m.submodules.history = sent = memory.Memory(
             shape=history, depth=at_least_two(c.frame_depth), init=[]
         )
         read, write = sent.read_port(), sent.write_port()
-        compared = Signal()
-        pixel = Signal(8)
-        same, ends_row = Signal(), Signal()
         place = data.StructLayout({"y": y.shape(), "x": x.shape(), "channel": channel.shape()})
-        places = [Signal(place, name=f"place_{i}") for i in range(2)]
-        row = Signal.like(index)
-        before, after = Signal(history), Signal(history)
+        stage = data.StructLayout(
+            {
+                "pixel": unsigned(8),
+                "same": unsigned(1),
+                "ends_row": unsigned(1),
+                "row": index.shape(),
+                "place": place,
+            }
+        )
+        stages = [Signal(stage, name=f"stage_{i}") for i in range(1, 4)]
+        places = [stages[2].place, Signal(place, name="place")]
+        valid = [Signal(name=f"valid_{i}") for i in range(1, 4)]
+        moves = [Signal(name=f"moves_{i}") for i in range(1, 4)]
+        moves_on = Signal()  # stage 3 may leave
+        before = [Signal(history, name=f"before_{i}") for i in (2, 3)]
+        after = Signal(history)
         newest = Signal(8)
         change = Signal(signed(DELTA_BITS))
         magnitude = Signal(DELTA_BITS)
-        move_compared = Signal()
+        fires = Signal()
+        compared = valid[2]
+        pixel, ends_row = stages[2].pixel, stages[2].ends_row
         m.d.comb += [
+            moves[2].eq(~valid[2] | moves_on),
+            moves[1].eq(~valid[1] | moves[2]),
+            moves[0].eq(~valid[0] | moves[1]),
+            move.eq(moves[0]),
             read.addr.eq(index),
             read.en.eq(move),
-            move.eq(~compared | move_compared),
-            before.eq(Mux(first_frame, 0, read.data)),
-            change.eq(Mux(same, 0, pixel - before[0])),
+            change.eq(stages[1].pixel - before[0][0]),
             magnitude.eq(Mux(change < 0, -change, change)),
-            newest.eq(Mux(magnitude > self.threshold, pixel, before[0])),
+            newest.eq(Mux(fires, pixel, before[1][0])),
             after[0].eq(newest),
-            write.addr.eq(row),
+            write.addr.eq(stages[2].row),
             write.data.eq(after),
-            write.en.eq(compared & move_compared),
+            write.en.eq(compared & moves_on),
         ]
         for age in range(1, c.stack):
-            m.d.comb += after[age].eq(Mux(first_frame & self.repeat_first, newest, before[age - 1]))
-        with m.If(move):
+            m.d.comb += after[age].eq(
+                Mux(first_frame & self.repeat_first, newest, before[1][age - 1])
+            )
+        with m.If(moves[0]):
             m.d.sync += [
-                compared.eq(taken & ~skip),
-                pixel.eq(self.pixels.p.value),
-                same.eq(self.pixels.p.same | walking),
-                ends_row.eq(last_x),
-                row.eq(index),
-                places[0].y.eq(y),
-                places[0].x.eq(x),
-                places[0].channel.eq(channel),
+                valid[0].eq(taken & ~skip),
+                stages[0].pixel.eq(self.pixels.p.value),
+                stages[0].same.eq(self.pixels.p.same | walking),
+                stages[0].ends_row.eq(last_x),
+                stages[0].row.eq(index),
+                stages[0].place.y.eq(y),
+                stages[0].place.x.eq(x),
+                stages[0].place.channel.eq(channel),
+            ]
+        with m.If(moves[1]):
+            m.d.sync += [
+                valid[1].eq(valid[0]),
+                stages[1].eq(stages[0]),
+                before[0].eq(Mux(first_frame, 0, read.data)),
+            ]
+        with m.If(moves[2]):
+            m.d.sync += [
+                valid[2].eq(valid[1]),
+                stages[2].eq(stages[1]),
+                before[1].eq(before[0]),
+                fires.eq(~stages[1].same & (magnitude > self.threshold)),
             ]
 
         # A row is quiet when its next frame brings no event from the frames before.
@@ -162,12 +192,12 @@ class DeltaEncoder(wiring.Component):
             ),
             quiet_write.addr.eq(places[0].y),
             quiet_write.data.eq(~(moving | row_moved)),
-            quiet_write.en.eq(compared & move_compared & ends_row),
+            quiet_write.en.eq(compared & moves_on & ends_row),
         ]
-        with m.If(compared & move_compared):
+        with m.If(compared & moves_on):
             m.d.sync += row_moved.eq(~ends_row & (row_moved | moving))
 
-        # Stage 2: the changes of this pixel in all stacked frames, one event a cycle.
+        # Stage 4: the changes of this pixel in all stacked frames, one event a cycle.
         changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
         pending = Signal(c.stack)
         others = Signal(c.stack)
@@ -196,14 +226,14 @@ class DeltaEncoder(wiring.Component):
             event.x.eq(places[1].x),
             event.slot.eq(frame * self.channels + places[1].channel),
             pushed.eq(pending.any() & has_room),
-            move_compared.eq(~pending.any() | (pushed & ~others.any())),
+            moves_on.eq(~pending.any() | (pushed & ~others.any())),
         ]
-        with m.If(move_compared):
+        with m.If(moves_on):
             m.d.sync += places[1].eq(places[0])
             for age in range(c.stack):
                 m.d.sync += [
-                    changes[age].eq(after[age] - before[age]),
-                    pending[age].eq(compared & (age < self.stack) & (after[age] != before[age])),
+                    changes[age].eq(after[age] - before[1][age]),
+                    pending[age].eq(compared & (age < self.stack) & (after[age] != before[1][age])),
                 ]
         with m.Elif(pushed):
             m.d.sync += pending.eq(others)
@@ -222,7 +252,7 @@ class DeltaEncoder(wiring.Component):
                 queue.r_en.eq(events.ready),
             ]
         m.d.comb += [
-            self.received.eq(complete & ~compared & ~pending.any()),
+            self.received.eq(complete & ~Cat(valid).any() & ~pending.any()),
             self.drained.eq(self.received & Cat(queue.level == 0 for queue in queues).all()),
             self.crowded.eq(Cat(queue.level >= queue.depth - 2 for queue in queues).any()),
         ]

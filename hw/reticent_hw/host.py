@@ -22,7 +22,7 @@ __all__ = ["HostPort"]
 
 
 class HostPort(wiring.Component):
-    """Executes commands: one write a cycle, one read every three cycles.
+    """Executes commands: one write a cycle, one read every five cycles.
 
     While a frame is being worked on only restarts and register reads are taken; everything else
     waits. Registers, spaces and lanes that do not exist read as zero, writes to them do nothing;
@@ -38,7 +38,7 @@ class HostPort(wiring.Component):
     executing : a command takes effect, or will before the next frame; the first pixel of a frame
         waits for it
     free : no frame is in progress, and the neurons are initialised
-    probe_row, probe_parity, state : a row of every lane's state, one cycle later
+    probe_row, probe_parity, state : a row of every lane's state, two cycles later
     """
 
     def __init__(self, config: BuildConfig):
@@ -134,42 +134,58 @@ class HostPort(wiring.Component):
             Register.BUILD_HASH: c.hash,
             Register.STATUS: Cat(~self.free & ~self.initialising, self.initialising),
         }
-        value = Signal(WORD_BITS)
-        from_state, lane, second = Signal(), Signal.like(command.lane), Signal()
+        # In three steps, so that neither the registers nor the lanes are a wide choice at once.
+        value, register_value = Signal(WORD_BITS), Signal(WORD_BITS)
+        step = Signal(3)
+        from_state, of_register, second = Signal(), Signal(), Signal()
+        lane, index = Signal.like(command.lane), Signal.like(command.index)
         m.d.comb += [
             self.probe_row.eq(command.index >> word_index_bits(c, Space.STATE_EVEN)),
             self.probe_parity.eq(command.space == Space.STATE_ODD),
+            reading.eq(step.any()),
         ]
-        with m.If(accept & ~command.write):
+        m.d.sync += [
+            step.eq(Cat(accept & ~command.write, step)),
+            register_value.eq(0),
+        ]
+        with m.If(accept):
             m.d.sync += [
-                reading.eq(1),
-                value.eq(0),
                 from_state.eq(is_state),
+                of_register.eq(is_register),
                 lane.eq(command.lane),
+                index.eq(command.index),
                 second.eq(command.index[0]),
             ]
-            with m.If(is_register):
-                with m.Switch(command.index):
-                    for register, constant in constants.items():
-                        with m.Case(register):
-                            m.d.sync += value.eq(constant)
-                    for register in self.settings:
-                        with m.Case(register):
-                            m.d.sync += value.eq(getattr(self, register.name.lower()))
-                    for i, threshold in enumerate(self.thresholds):
-                        with m.Case(Register.THRESHOLD + i):
-                            m.d.sync += value.eq(threshold)
-        with m.If(reading):
-            m.d.sync += [reading.eq(0), answered.eq(1)]
-            with m.If(from_state):
-                selected = Signal(row_layout(c, Space.STATE_EVEN))
-                with m.Switch(lane):
-                    for i, state in enumerate(self.state):
-                        with m.Case(i):
-                            m.d.comb += selected.eq(state)
-                sign_extended = Signal(signed(WORD_BITS))
-                m.d.comb += sign_extended.eq(selected.acc)
-                m.d.sync += value.eq(Mux(second, selected.sent, sign_extended.as_unsigned()))
+        with m.Switch(index):
+            for register, constant in constants.items():
+                with m.Case(register):
+                    m.d.sync += register_value.eq(constant)
+            for register in self.settings:
+                with m.Case(register):
+                    m.d.sync += register_value.eq(getattr(self, register.name.lower()))
+            for i, threshold in enumerate(self.thresholds):
+                with m.Case(Register.THRESHOLD + i):
+                    m.d.sync += register_value.eq(threshold)
+        selected = Signal(row_layout(c, Space.STATE_EVEN))
+        picked = Signal.like(selected)
+        with m.Switch(lane):
+            for i, state in enumerate(self.state):
+                with m.Case(i):
+                    m.d.comb += picked.eq(state)
+        m.d.sync += selected.eq(picked)
+        sign_extended = Signal(signed(WORD_BITS))
+        m.d.comb += sign_extended.eq(selected.acc)
+        with m.If(step[2]):
+            m.d.sync += [
+                answered.eq(1),
+                value.eq(
+                    Mux(
+                        from_state,
+                        Mux(second, selected.sent, sign_extended.as_unsigned()),
+                        Mux(of_register, register_value, 0),
+                    )
+                ),
+            ]
         m.d.comb += [self.replies.valid.eq(answered), self.replies.p.eq(value)]
         with m.If(answered & self.replies.ready):
             m.d.sync += answered.eq(0)

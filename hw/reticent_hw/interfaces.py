@@ -60,10 +60,12 @@ def event_layout(config: BuildConfig) -> data.StructLayout:
 def range_layout(config: BuildConfig) -> data.StructLayout:
     """A run of kernel taps `first <= tap < end` that an event of `delta` meets.
 
-    The weights of these taps act on the neurons at `base` minus their relative address.
+    The weights of these taps act on the neurons at `base` minus their relative address, in the
+    state memory of `layer` (0: of even layers).
     """
     return data.StructLayout(
         {
+            "layer": unsigned(1),
             "first": unsigned(config.pointer_address_bits),
             "end": unsigned(config.pointer_address_bits),
             "base": unsigned(config.base_bits),

@@ -1,5 +1,7 @@
 """A lane: one multiplier, the stored weights of its output channels, and their neurons."""
 
+from itertools import pairwise
+
 from amaranth import *
 from amaranth.lib import data, fifo, memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -11,22 +13,26 @@ from reticent.layout import SHIFT_BITS, THRESHOLD_BITS, Space
 from .interfaces import LoadSignature, ScanSignature, index_shape, range_layout, row_layout
 from .memory import LoadedMemory
 
-__all__ = ["SCAN_LATENCY", "Lane", "Requantiser"]
+__all__ = ["OFFER_LATENCY", "REQUANTISE_LATENCY", "ROOM_LATENCY", "SCAN_LATENCY", "Lane", "Requantiser"]
 
-SCAN_LATENCY = 4  # cycles from ScanSignature.valid to `fired`
+REQUANTISE_LATENCY = 6  # cycles from a neuron to `fired`
+SCAN_LATENCY = REQUANTISE_LATENCY + 1  # cycles from ScanSignature.valid to `fired`
+OFFER_LATENCY = 3  # cycles from an offer until the range is in the FIFO
+ROOM_LATENCY = 1  # cycles from the FIFO's level to `room`
 
 
 class Requantiser(wiring.Component):
     """Requantise + ReLU + threshold comparator of one neuron a cycle.
 
     `change = activation - sent`, and `fired` when its magnitude exceeds `threshold`;
-    the rule is `reticent.arithmetic.requantise`. Latency 3 cycles, throughput one a cycle.
+    the rule is `reticent.arithmetic.requantise`. Latency `REQUANTISE_LATENCY` cycles, throughput
+    one a cycle.
 
     Members
     -------
     acc, multiplier, sent : the neuron (`sent` as stored: 8 bits of either signedness)
     shift, is_signed, threshold : of its layer; stable while neurons are in flight
-    fired, change, activation : three cycles later
+    fired, change, activation : of the neuron of `REQUANTISE_LATENCY` cycles ago
     """
 
     def __init__(self, config: BuildConfig):
@@ -50,37 +56,43 @@ class Requantiser(wiring.Component):
 
         acc, multiplier = Signal.like(self.acc), Signal.like(self.multiplier)
         product = Signal(signed(len(self.acc) + len(self.multiplier)))
-        sent = [Signal(8, name=f"sent_{i}") for i in range(3)]
         m.d.sync += [
             acc.eq(self.acc),
             multiplier.eq(self.multiplier),
             product.eq(acc * multiplier),
-            sent[0].eq(self.sent),
-            sent[1].eq(sent[0]),
-            sent[2].eq(sent[1]),
         ]
 
-        # (p + 2**(r-1)) >> r is ((p >> (r-1)) + 1) >> 1: no rounding constant to shift.
-        scaled = Signal.like(product)
+        # (p + 2**(r-1)) >> r is ((p >> (r-1)) + 1) >> 1: no rounding constant to shift. The shift
+        # is made in two steps, its higher bits first.
+        places = Signal(SHIFT_BITS)
+        coarse, scaled = Signal.like(product), Signal.like(product)
         rounded = Signal(signed(len(product) + 1))
-        clipped = Signal(signed(DELTA_BITS))
-        m.d.comb += [
-            scaled.eq(product >> (self.shift - 1).as_unsigned()),
+        activation = Signal(signed(DELTA_BITS))
+        m.d.comb += scaled.eq(coarse >> places[:2])
+        m.d.sync += [
+            places.eq(self.shift - 1),
+            coarse.eq(product >> Cat(C(0, 2), places[2:])),
             rounded.eq((scaled + 1) >> 1),
         ]
         for signedness in (False, True):
             low, high = activation_range(signedness)
             with m.If(self.is_signed == signedness):
-                m.d.comb += clipped.eq(Mux(rounded < low, low, Mux(rounded > high, high, rounded)))
-        activation = Signal(signed(DELTA_BITS))
-        m.d.sync += activation.eq(clipped)
+                m.d.sync += activation.eq(
+                    Mux(rounded < low, low, Mux(rounded > high, high, rounded))
+                )
 
-        before = Signal(signed(DELTA_BITS))
+        sent = [Signal(8, name=f"sent_{i}") for i in range(REQUANTISE_LATENCY - 1)]
+        before, change = Signal(signed(DELTA_BITS)), Signal(signed(DELTA_BITS))
         magnitude = Signal(DELTA_BITS)
         m.d.comb += [
-            before.eq(Cat(sent[2], sent[2][7] & self.is_signed).as_signed()),
-            self.change.eq(activation - before),
-            magnitude.eq(Mux(self.change < 0, -self.change, self.change)),
+            before.eq(Cat(sent[-1], sent[-1][7] & self.is_signed).as_signed()),
+            change.eq(activation - before),
+            magnitude.eq(Mux(change < 0, -change, change)),
+        ]
+        m.d.sync += [
+            sent[0].eq(self.sent),
+            *(later.eq(earlier) for earlier, later in pairwise(sent)),
+            self.change.eq(change),
             self.fired.eq(magnitude > self.threshold),
             self.activation.eq(activation),
         ]
@@ -90,16 +102,16 @@ class Requantiser(wiring.Component):
 class Lane(wiring.Component):
     """One lane.
 
-    Ranges arrive on `streams` buses. Each costs one cycle to look up and waits in the FIFO of its
-    bus; ranges that hold no weight of this lane are dropped there and cost it nothing. From the
-    FIFOs one stored weight a cycle is fetched, multiplied and accumulated, without a bubble
-    between ranges and without stalls: an accumulator that is still on its way to memory is
-    forwarded. From the fetch of a weight to the write of its accumulator 4 cycles pass.
+    Ranges arrive on `streams` buses, one a cycle each. They are looked up and wait in the FIFO of
+    their bus, `OFFER_LATENCY` cycles later; ranges that hold no weight of this lane are dropped
+    there and cost it nothing. From the FIFOs one stored weight a cycle is fetched, multiplied and
+    accumulated, without a bubble between ranges and without stalls: an accumulator that is still
+    on its way to memory is forwarded. From the fetch of a weight to the write of its accumulator 5
+    cycles pass.
 
-    Two state memories hold the neurons of even and of odd layers. A range belongs to the layer
-    that was the `target` when it was offered. So a lane may still work on the layer before, while
-    ranges of the target already wait behind; it takes the older work first, and tells by
-    `finished` when the neurons of the layer before may be examined (`scan`).
+    Two state memories hold the neurons of even and of odd layers. A lane may still work on the
+    layer before, while ranges of the `target` already wait behind; it takes the older work first,
+    and tells by `finished` when the neurons of the layer before may be examined (`scan`).
 
     All lanes are alike, so that they can share one module in an exported design.
 
@@ -107,17 +119,18 @@ class Lane(wiring.Component):
     -------
     index : number of this lane, constant
     go : weights may be fetched; without it ranges only wait
-    offer, range : a range for every lane, on each bus; only while all lanes have `room`
-    room : two more ranges may be offered on this bus
+    offer, range : a range for the lane, on each bus; only while there is `room`
+    room : with the ranges that are looked up, one more fits in the FIFO of this bus,
+        `ROOM_LATENCY` cycles ago
     target : parity of the layer that receives events; `scan` has the layer before
     finished : nothing is left of the layer before that a scan could come too early for; it follows
-        a change of `target` one cycle later
+        a change of `target` two cycles later
     scan, fired, change : see `ScanSignature`
     shift, is_signed, threshold : of the layer that is scanned
-    state : row that was at `scan.row` one cycle ago
+    state : row that was at `scan.row` two cycles ago
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
     layer : parity of the layer that it belongs to
-    busy : ranges or multiplications are in flight
+    busy : ranges or multiplications were in flight one cycle ago
     """
 
     def __init__(self, config: BuildConfig):
@@ -159,7 +172,12 @@ class Lane(wiring.Component):
         weights = loaded("weights", Space.WEIGHT, c.weight_depth)
         channels = loaded("channels", Space.CHANNEL, c.channel_depth)
 
-        # Look the ranges up; keep those that hold a weight.
+        # `target` has a register of its own in each lane, so that it may reach far.
+        target = Signal()
+        m.d.sync += target.eq(self.target)
+
+        # Look the ranges up; keep those that hold a weight. Memory answers late, so its answer is
+        # registered before anything depends on it.
         waiting = data.StructLayout(
             {
                 "cursor": unsigned(c.weight_address_bits),
@@ -177,35 +195,36 @@ class Lane(wiring.Component):
             m.submodules[f"fifo{suffix}"] = queue = fifo.SyncFIFO(
                 width=Shape.cast(waiting).width, depth=c.fifo_depth
             )
-            taken = Signal(name=f"looked_up{suffix}")
-            found = Signal(waiting, name=f"found{suffix}")
-            head = Signal(waiting, name=f"head{suffix}")
+            stages = [Signal(name=f"looked_up{suffix}_{j}") for j in range(2)]
+            asked = Signal(range_layout(c), name=f"asked{suffix}")
+            found, head = (Signal(waiting, name=f"{n}{suffix}") for n in ("found", "head"))
             offered = self.range[i]
             m.d.comb += [
                 first.addr.eq(offered.first),
                 end.addr.eq(offered.end),
-                found.cursor.eq(first.data.start),
-                found.end.eq(end.data.start),
                 queue.w_data.eq(found),
-                queue.w_en.eq(taken & (first.data.start != end.data.start)),
-                # One range may be in the look-up, and one is being offered.
-                self.room[i].eq(queue.level <= c.fifo_depth - 2),
+                queue.w_en.eq(stages[1] & (found.cursor != found.end)),
                 head.eq(queue.r_data),
             ]
             m.d.sync += [
-                taken.eq(self.offer[i]),
-                found.base.eq(offered.base),
-                found.delta.eq(offered.delta),
-                found.layer.eq(self.target),
+                stages[0].eq(self.offer[i]),
+                stages[1].eq(stages[0]),
+                asked.eq(offered),
+                found.cursor.eq(first.data.start),
+                found.end.eq(end.data.start),
+                found.base.eq(asked.base),
+                found.delta.eq(asked.delta),
+                found.layer.eq(asked.layer),
+                self.room[i].eq(queue.level <= c.fifo_depth - c.fifo_margin),
             ]
             queues.append(queue)
             heads.append(head)
-            looked_up.append((taken, found))
+            looked_up += [(stages[0], asked.layer), (stages[1], found.layer)]
 
         # Fetch one stored weight a cycle. The layer before goes first, then the buses take turns.
-        active = Signal()
+        active, last = Signal(), Signal()
         current = Signal(waiting)
-        exhausted, pop = Signal(), Signal()
+        pop = Signal()
         weight = weights.read_port()
         ready_heads, old_heads, wanted = (
             Signal(c.streams, name=n) for n in ("ready_heads", "old_heads", "wanted")
@@ -214,11 +233,12 @@ class Lane(wiring.Component):
         m.d.comb += [
             ready_heads.eq(Cat(queue.r_rdy for queue in queues)),
             old_heads.eq(
-                Cat(q.r_rdy & (h.layer != self.target) for q, h in zip(queues, heads, strict=True))
+                Cat(q.r_rdy & (h.layer != target) for q, h in zip(queues, heads, strict=True))
             ),
-            wanted.eq(Mux(old_heads.any(), old_heads, ready_heads)),
-            exhausted.eq(current.cursor + 1 == current.end),
-            pop.eq(self.go & (~active | exhausted)),
+            wanted.eq(
+                Mux(old_heads.any(), old_heads, ready_heads) if c.streams > 1 else ready_heads
+            ),
+            pop.eq(self.go & (~active | last)),
             weight.addr.eq(current.cursor),
             self.multiplies.eq(active),
             self.layer.eq(current.layer),
@@ -226,7 +246,10 @@ class Lane(wiring.Component):
         with m.If(pop):
             m.d.sync += active.eq(wanted.any())
         with m.Else():
-            m.d.sync += current.cursor.eq(current.cursor + 1)
+            m.d.sync += [
+                current.cursor.eq(current.cursor + 1),
+                last.eq(current.cursor + 2 == current.end),
+            ]
         with m.Switch(turn):
             for start in range(c.streams):
                 with m.Case(start):
@@ -235,16 +258,20 @@ class Lane(wiring.Component):
                         with m.If(pop & wanted[i]):
                             chosen = [queues[j].r_en.eq(int(j == i)) for j in range(c.streams)]
                             m.d.comb += chosen
-                            m.d.sync += [current.eq(heads[i]), turn.eq((i + 1) % c.streams)]
+                            m.d.sync += [
+                                current.eq(heads[i]),
+                                last.eq(heads[i].cursor + 1 == heads[i].end),
+                                turn.eq((i + 1) % c.streams),
+                            ]
 
         # Multiply: weight and address are known one cycle after the fetch, and registered.
-        fetched, ready, multiplied, summed = (
-            Signal(name=n) for n in ("fetched", "ready", "multiplied", "summed")
+        fetched, ready, loaded_row, multiplied, summed = (
+            Signal(name=n) for n in ("fetched", "ready", "loaded_row", "multiplied", "summed")
         )
-        layers = [Signal(name=f"layer_{i}") for i in range(4)]  # of these stages
+        layers = [Signal(name=f"layer_{i}") for i in range(5)]  # of these stages
         base, delta = Signal(c.base_bits), Signal(signed(DELTA_BITS))
         row, factor, change = Signal(c.state_address_bits), Signal.like(delta), Signal.like(delta)
-        product = Signal(signed(c.weight_bits + DELTA_BITS))
+        products = [Signal(signed(c.weight_bits + DELTA_BITS), name=f"product_{i}") for i in (0, 1)]
         m.d.sync += [
             fetched.eq(active),
             base.eq(current.base),
@@ -253,40 +280,51 @@ class Lane(wiring.Component):
             row.eq(base - weight.data.relative),
             factor.eq(weight.data.weight),
             change.eq(delta),
-            multiplied.eq(ready),
-            product.eq(factor * change),
+            products[0].eq(factor * change),
+            products[1].eq(products[0]),
+            loaded_row.eq(ready),
+            multiplied.eq(loaded_row),
+            summed.eq(multiplied),
             layers[0].eq(current.layer),
-            *(layers[i].eq(layers[i - 1]) for i in range(1, 4)),
+            *(later.eq(earlier) for earlier, later in pairwise(layers)),
         ]
 
-        # Accumulate. A row is read while it is `ready`, summed when `multiplied`, written when
-        # `summed`: the two rows ahead may not be in memory yet, so their sums are forwarded.
-        sums = [Signal(signed(c.accumulator_bits), name=f"sum_{i}") for i in range(2)]
-        rows = [Signal(c.state_address_bits, name=f"row_{i}") for i in range(2)]
-        same = [Signal(name=f"same_{i}") for i in range(2)]
-        old = Signal(row_layout(c, Space.STATE_EVEN))
+        # Accumulate. A row is read while it is `ready`, in a register when `multiplied`, written
+        # when `summed`: the three rows ahead may not be in memory yet, so their sums are forwarded.
+        sums = [Signal(signed(c.accumulator_bits), name=f"sum_{i}") for i in range(3)]
+        rows = [Signal(c.state_address_bits, name=f"row_{i}") for i in range(3)]
+        same = [Signal(name=f"same_{i}") for i in range(3)]
+        near = [Signal(name=f"near_{i}") for i in range(3)]
+        read_row, old = (Signal(row_layout(c, Space.STATE_EVEN), name=n) for n in ("read_row", "old"))
         operand = Signal(signed(c.accumulator_bits))
-        updated = Signal.like(old)
-        m.d.comb += operand.eq(Mux(same[0], sums[0], Mux(same[1], sums[1], old.acc)))
+        written_sent = Signal(8)
+        behind_valid = (loaded_row, multiplied, summed)
+        m.d.comb += operand.eq(
+            Mux(same[0], sums[0], Mux(same[1], sums[1], Mux(same[2], sums[2], old.acc)))
+        )
         m.d.sync += [
             rows[0].eq(row),
-            rows[1].eq(rows[0]),
-            summed.eq(multiplied),
-            same[0].eq((row == rows[0]) & (layers[1] == layers[2]) & multiplied),
-            same[1].eq((row == rows[1]) & (layers[1] == layers[3]) & summed),
-            sums[0].eq(operand + product),
-            sums[1].eq(sums[0]),
-            updated.sent.eq(old.sent),
+            *(later.eq(earlier) for earlier, later in pairwise(rows)),
+            *(
+                near[i].eq((row == rows[i]) & (layers[1] == layers[2 + i]) & behind_valid[i])
+                for i in range(3)
+            ),
+            *(same[i].eq(near[i]) for i in range(3)),
+            old.eq(read_row),
+            sums[0].eq(operand + products[1]),
+            *(later.eq(earlier) for earlier, later in pairwise(sums)),
+            written_sent.eq(old.sent),
         ]
 
         # A scan reads its row two cycles after it saw `finished`, which is registered: so sums
-        # whose row is being read now will be in memory in time.
+        # whose row was read will be in memory in time.
         m.d.sync += self.finished.eq(
             ~(
                 old_heads.any()
-                | Cat(taken & (found.layer != self.target) for taken, found in looked_up).any()
-                | (active & (current.layer != self.target))
-                | (fetched & (layers[0] != self.target))
+                | Cat(valid & (layer != target) for valid, layer in looked_up).any()
+                | (active & (current.layer != target))
+                | (fetched & (layers[0] != target))
+                | (ready & (layers[1] != target))
             )
         )
 
@@ -294,7 +332,7 @@ class Lane(wiring.Component):
         m.submodules.requantiser = requantiser = Requantiser(c)
         channel = channels.read_port()
         scanned = Signal(row_layout(c, Space.STATE_EVEN))
-        stages = Signal(SCAN_LATENCY)
+        scans = Signal(SCAN_LATENCY)
         initialise, last_row, last_column, missing = (
             Signal(name=n) for n in ("initialise", "last_row", "last_column", "missing")
         )
@@ -317,19 +355,19 @@ class Lane(wiring.Component):
             requantiser.shift.eq(self.shift),
             requantiser.is_signed.eq(self.is_signed),
             requantiser.threshold.eq(self.threshold),
-            self.fired.eq(stages[-1] & requantiser.fired),
+            self.fired.eq(scans[-1] & requantiser.fired),
             self.change.eq(requantiser.change),
-            self.state.eq(scanned),
         ]
         m.d.sync += [
-            stages.eq(Cat(self.scan.valid, stages)),
+            scans.eq(Cat(self.scan.valid, scans)),
             initialise.eq(self.scan.initialise),
             last_row.eq(self.scan.last_row),
             last_column.eq(self.scan.last_column),
+            self.state.eq(scanned),
             behind[0].row.eq(self.scan.row),
             behind[1].row.eq(behind[0].row),
             behind[1].acc.eq(scanned.acc),
-            *(behind[i].eq(behind[i - 1]) for i in range(2, SCAN_LATENCY)),
+            *(later.eq(earlier) for earlier, later in pairwise(behind[1:])),
         ]
 
         # Who has which state memory: work on the layer that it belongs to, else the scan.
@@ -339,12 +377,12 @@ class Lane(wiring.Component):
             m.submodules[f"state_{name}"] = state
             read, write = state.read_port(), state.write_port()
             with m.If(layers[2] == parity):
-                m.d.comb += old.eq(read.data)
+                m.d.comb += read_row.eq(read.data)
             with m.If(ready & (layers[1] == parity)):
                 m.d.comb += read.addr.eq(row)
             with m.Else():
                 m.d.comb += read.addr.eq(self.scan.row)
-            with m.If(self.target != parity):
+            with m.If(target != parity):
                 m.d.comb += [
                     scanned.eq(read.data),
                     write.addr.eq(behind[-1].row),
@@ -359,21 +397,18 @@ class Lane(wiring.Component):
                         write.data.sent.eq(0),
                         write.en.eq(1),
                     ]
-            with m.If(summed & (layers[3] == parity)):
+            with m.If(summed & (layers[4] == parity)):
                 m.d.comb += [
-                    write.addr.eq(rows[1]),
+                    write.addr.eq(rows[2]),
                     write.data.acc.eq(sums[0]),
-                    write.data.sent.eq(updated.sent),
+                    write.data.sent.eq(written_sent),
                     write.en.eq(1),
                 ]
 
-        m.d.comb += self.busy.eq(
-            Cat(taken for taken, _ in looked_up).any()
+        m.d.sync += self.busy.eq(
+            self.offer.any()
+            | Cat(valid for valid, _ in looked_up).any()
             | ready_heads.any()
-            | active
-            | fetched
-            | ready
-            | multiplied
-            | summed
+            | Cat(active, fetched, ready, loaded_row, multiplied, summed).any()
         )
         return m

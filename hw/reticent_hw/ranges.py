@@ -19,11 +19,11 @@ class RangeGenerator(wiring.Component):
     The taps of an event form a rectangle in (y tap, x tap). Where no column of it falls off the
     map, the rectangle is one range; otherwise each of its rows is. Two rows of touched output
     positions are marked a cycle. An event takes one cycle in the middle of the map for kernels of
-    up to two taps a phase, at most one cycle for each row of taps anywhere. Latency 4 cycles.
+    up to two taps a phase, at most one cycle for each row of taps anywhere. Latency 5 cycles.
 
     Members
     -------
-    target : LAYER row of the layer that receives the events; stable while `busy`
+    target, layer : LAYER row and parity of the layer that receives the events; stable while `busy`
     events : the events
     ranges : the ranges; one is transferred to all lanes at once
     mark : output positions that this event touches
@@ -36,6 +36,7 @@ class RangeGenerator(wiring.Component):
             {
                 "load": In(LoadSignature(config)),
                 "target": In(row_layout(config, Space.LAYER)),
+                "layer": In(1),
                 "events": In(stream.Signature(event_layout(config))),
                 "ranges": Out(stream.Signature(range_layout(config))),
                 "mark": Out(MarkSignature(config)),
@@ -56,10 +57,10 @@ class RangeGenerator(wiring.Component):
             else:
                 column_port = table.read_port()
 
-        # Four stages; a stage moves when the next one is free.
-        valid = [Signal(name=f"valid_{i}") for i in range(4)]
-        free = [Signal(name=f"free_{i}") for i in range(4)]
-        for i in range(3):
+        # Five stages; a stage moves when the next one is free.
+        valid = [Signal(name=f"valid_{i}") for i in range(5)]
+        free = [Signal(name=f"free_{i}") for i in range(5)]
+        for i in range(4):
             m.d.comb += free[i].eq(~valid[i] | free[i + 1])
             with m.If(free[i + 1]):
                 m.d.sync += valid[i + 1].eq(valid[i])
@@ -67,23 +68,27 @@ class RangeGenerator(wiring.Component):
             m.d.sync += valid[0].eq(self.events.valid)
         m.d.comb += self.events.ready.eq(free[0])
 
-        # Stage 0: look the coordinates up.
-        event = self.events.p
+        # Stage 0: the event, in a register.
+        event = Signal(event_layout(c))
+        with m.If(free[0]):
+            m.d.sync += event.eq(self.events.p)
+
+        # Stage 1: look the coordinates up.
         delta = [Signal.like(event.delta, name=f"delta_{i}") for i in range(3)]
         slot = Signal(c.slot_bits)
         m.d.comb += [
             row_port.addr.eq(self.target.row_base + event.y),
-            row_port.en.eq(free[0]),
+            row_port.en.eq(free[1]),
             column_port.addr.eq(self.target.column_base + event.x),
-            column_port.en.eq(free[0]),
+            column_port.en.eq(free[1]),
         ]
-        with m.If(free[0]):
+        with m.If(free[1]):
             m.d.sync += [slot.eq(event.slot), delta[0].eq(event.delta)]
 
-        # Stage 1: the tables' rows, registered because block RAM is slow to answer.
+        # Stage 2: the tables' rows, registered because block RAM is slow to answer.
         row, column = Signal.like(row_port.data), Signal.like(column_port.data)
         slot_taps = Signal(pointer)
-        with m.If(free[1]):
+        with m.If(free[2]):
             m.d.sync += [
                 row.eq(row_port.data),
                 column.eq(column_port.data),
@@ -91,7 +96,7 @@ class RangeGenerator(wiring.Component):
                 delta[1].eq(delta[0]),
             ]
 
-        # Stage 2: products.
+        # Stage 3: products.
         whole = Signal()
         phase, inside, size = Signal(pointer), Signal(2 * TAP_BITS), Signal(2 * TAP_BITS)
         base = Signal(c.base_bits)
@@ -100,7 +105,7 @@ class RangeGenerator(wiring.Component):
         start, mask = Signal.like(row.start), Signal(c.map_columns)
         odd = Signal()
         m.d.comb += whole.eq((column.first == 0) & (column.count == column.taps))
-        with m.If(free[2]):
+        with m.If(free[3]):
             m.d.sync += [
                 origin.eq(self.target.pointer_base + slot_taps + row.before),
                 phase.eq(row.taps * column.before),
@@ -117,9 +122,9 @@ class RangeGenerator(wiring.Component):
             ]
             # An event that reaches no output position ends here.
             with m.If((row.count == 0) | (column.count == 0)):
-                m.d.sync += valid[2].eq(0)
+                m.d.sync += valid[3].eq(0)
 
-        # Stage 3: one range and one pair of rows a cycle.
+        # Stage 4: one range and one pair of rows a cycle.
         first, length, stride = Signal(pointer), Signal.like(size), Signal.like(step)
         ranges_left, pairs_left = Signal(TAP_BITS), Signal(TAP_BITS)
         last_single = Signal()
@@ -131,11 +136,12 @@ class RangeGenerator(wiring.Component):
             self.ranges.p.end.eq(first + length),
             self.ranges.p.base.eq(range_base),
             self.ranges.p.delta.eq(range_delta),
-            offered.eq(valid[3] & (ranges_left != 0)),
+            self.ranges.p.layer.eq(self.layer),
+            offered.eq(valid[4] & (ranges_left != 0)),
             self.ranges.valid.eq(offered),
-            moves.eq(valid[3] & (~offered | self.ranges.ready)),
+            moves.eq(valid[4] & (~offered | self.ranges.ready)),
             finishes.eq((ranges_left <= 1) & (pairs_left <= 1)),
-            free[3].eq(~valid[3] | (moves & finishes)),
+            free[4].eq(~valid[4] | (moves & finishes)),
             self.mark.valid.eq(moves & (pairs_left != 0)),
             self.mark.row.eq(mark_row),
             self.mark.second.eq(~((pairs_left == 1) & last_single)),
@@ -149,7 +155,7 @@ class RangeGenerator(wiring.Component):
                 ranges_left.eq(Mux(ranges_left == 0, 0, ranges_left - 1)),
                 pairs_left.eq(Mux(pairs_left == 0, 0, pairs_left - 1)),
             ]
-        with m.If(free[3]):
+        with m.If(free[4]):
             m.d.sync += [
                 first.eq(origin + phase + inside),
                 length.eq(size),

@@ -14,7 +14,7 @@ from .lane import SCAN_LATENCY
 __all__ = ["NeuronScanner", "group_layout"]
 
 # Groups that may be under examination or wait for a serialiser. Examination takes
-# SCAN_LATENCY + 2 cycles, so from 8 on it runs at one group a cycle.
+# SCAN_LATENCY + 2 cycles, so from 12 on it runs at one group a cycle.
 GROUPS = 16
 
 
@@ -49,7 +49,7 @@ class NeuronScanner(wiring.Component):
     source : LAYER row of the layer to examine; stable until `done`
     everything : examine all positions, touched or not; stable until `done`
     touched, row, columns : the layer's touched map: marked rows, and the columns of one
-    finished : lanes whose neurons may be examined; not looked at with `start` and the cycle after
+    finished : lanes whose neurons may be examined; not looked at in the first 3 cycles of a pass
     scan, lanes : a group, and the lanes that it is for; `fired` and `change` come back from each
     local : send groups, not events; stable from `start` until `done`
     events : of each stream, what the neurons send
@@ -89,30 +89,47 @@ class NeuronScanner(wiring.Component):
         lap, index = Signal(), Signal(range(c.state_depth + 1))  # of the group to be issued
 
         # Find the next row with a touched position; after the last one the first comes again.
+        # `started` is one cycle after `start`, when `wanted_rows` are known.
         wanted_rows, ahead, candidates = (
             Signal(len(self.touched), name=n) for n in ("wanted_rows", "ahead", "candidates")
         )
-        found, wraps = Signal(), Signal()
+        started, none_ahead, take = Signal(), Signal(), Signal()
+        picked, found = Signal(), Signal()
+        next_row = Signal.like(self.row)
+        picked_wraps, wraps = Signal(), Signal()
         found_columns = Signal(c.map_columns)
-        found_row, next_row = Signal.like(self.row), Signal.like(self.row)
-        none_ahead, take = Signal(), Signal()
+        found_row, found_offset = Signal.like(self.row), Signal(c.state_address_bits)
+        pick, load = Signal(), Signal()
         for i in reversed(range(c.map_rows)):
             with m.If(candidates[i]):
                 m.d.comb += next_row.eq(i)
         m.d.comb += [
-            wanted_rows.eq(Mux(self.everything, (1 << source.rows) - 1, self.touched)),
-            none_ahead.eq(self.start | (ahead == 0)),
+            none_ahead.eq(started | (ahead == 0)),
             candidates.eq(Mux(none_ahead, wanted_rows, ahead)),
-            self.row.eq(next_row),
+            load.eq(~found | take),
+            pick.eq(started | ~picked | load),
         ]
-        with m.If(self.start | take | ~found):
+        m.d.sync += [
+            started.eq(self.start),
+            wanted_rows.eq(Mux(self.everything, (1 << source.rows) - 1, self.touched)),
+        ]
+        with m.If(pick):
             m.d.sync += [
-                found.eq(candidates != 0),
-                found_columns.eq(Mux(self.everything, (1 << source.columns) - 1, self.columns)),
-                found_row.eq(next_row),
-                wraps.eq(none_ahead),
+                picked.eq(candidates != 0),
+                self.row.eq(next_row),
+                picked_wraps.eq(none_ahead),
                 ahead.eq(candidates & (candidates - 1)),
             ]
+        with m.If(load):
+            m.d.sync += [
+                found.eq(picked),
+                found_columns.eq(Mux(self.everything, (1 << source.columns) - 1, self.columns)),
+                found_row.eq(self.row),
+                found_offset.eq(self.row * source.row_stride),
+                wraps.eq(picked_wraps),
+            ]
+        with m.If(self.start | started):
+            m.d.sync += found.eq(0)
 
         # Issue its groups: column by column (lowest bit first), channel by channel.
         issuing = Signal()
@@ -130,10 +147,10 @@ class NeuronScanner(wiring.Component):
                 m.d.comb += column.eq(i)
         m.d.comb += [
             rest.eq(columns & (columns - 1)),
-            present.eq(issuing & credit & ~self.start),
+            present.eq(issuing & credit),
             last_channel.eq(k + 1 == source.channels),
             last.eq(issue & last_channel & (rest == 0)),
-            take.eq(found & (~issuing | last) & ~self.start),
+            take.eq(found & (~issuing | last)),
         ]
         with m.If(issue):
             m.d.sync += [k.eq(Mux(last_channel, 0, k + 1)), index.eq(index + 1)]
@@ -144,15 +161,18 @@ class NeuronScanner(wiring.Component):
                 issuing.eq(1),
                 columns.eq(found_columns),
                 y.eq(found_row),
-                base.eq(source.state_base + found_row * source.row_stride),
+                base.eq(source.state_base + found_offset),
                 k.eq(0),
             ]
             with m.If(wraps):
                 m.d.sync += [lap.eq(~lap), index.eq(0)]
-        with m.Elif(last | self.start):
+        with m.Elif(last):
+            m.d.sync += issuing.eq(0)
+        with m.If(self.start):
             m.d.sync += issuing.eq(0)
 
-        # A lane joins the walk when it has finished, and leaves where it joined, a lap later.
+        # A lane joins the walk when it has finished, and leaves where it joined, a lap later. When
+        # the last one leaves, the group is still issued, for no lane: so nothing long depends on it.
         joining = data.StructLayout(
             {"index": index.shape(), "lap": 1, "lanes": unsigned(c.lanes)}
         )
@@ -171,7 +191,7 @@ class NeuronScanner(wiring.Component):
             joiners.eq(Mux(present, self.finished & ~joined, 0)),
             remaining.eq(active & ~Mux(leave, oldest.lanes, 0)),
             examined.eq(remaining | joiners),
-            issue.eq(present & examined.any()),
+            issue.eq(present & (active.any() | (self.finished & ~joined).any())),
             entry.index.eq(index),
             entry.lap.eq(lap),
             entry.lanes.eq(joiners),
@@ -179,18 +199,21 @@ class NeuronScanner(wiring.Component):
             joins.w_en.eq(joiners.any()),
             joins.r_en.eq(leave),
         ]
+        with m.If(present):
+            m.d.sync += [joined.eq(joined | joiners), active.eq(examined)]
         with m.If(self.start):
             m.d.sync += joined.eq(0)
-        with m.Elif(present):
-            m.d.sync += [joined.eq(joined | joiners), active.eq(examined)]
 
         # Address of the group, then through the lanes; the coordinates travel along.
         place = data.StructLayout({"y": y.shape(), "x": column.shape(), "k": k.shape()})
         places = [Signal(place, name=f"place_{i}") for i in range(SCAN_LATENCY + 2)]
         addressed = [Signal(c.lanes, name=f"addressed_{i}") for i in range(2)]
         group_base = Signal.like(base)
-        m.d.comb += [self.lanes.eq(addressed[1]), self.scan.valid.eq(addressed[1].any())]
+        issued = Signal(SCAN_LATENCY + 2)
+        answered = issued[-1]
+        m.d.comb += [self.lanes.eq(addressed[1]), self.scan.valid.eq(issued[1])]
         m.d.sync += [
+            issued.eq(Cat(issue, issued)),
             addressed[0].eq(Mux(issue, examined, 0)),
             addressed[1].eq(addressed[0]),
             places[0].y.eq(y),
@@ -203,10 +226,6 @@ class NeuronScanner(wiring.Component):
             self.scan.last_row.eq(places[0].y + 1 == source.rows),
             self.scan.last_column.eq(places[0].x + 1 == source.columns),
         ]
-        travelling = Signal(SCAN_LATENCY)
-        answered = travelling[-1]
-        m.d.sync += travelling.eq(Cat(self.scan.valid, travelling))
-
         # Of each stream, groups in which something fired wait for its serialiser.
         count = c.lanes // c.streams
         group = data.StructLayout(
@@ -234,8 +253,12 @@ class NeuronScanner(wiring.Component):
                 groups.w_en.eq(kept),
                 head.eq(groups.r_data),
             ]
-            m.d.sync += outstanding.eq(outstanding + issue - (answered & ~kept) - popped)
-            credits.append(outstanding != GROUPS)
+            spare = Signal(name=f"spare{suffix}")  # a cycle old, so one more may be out
+            m.d.sync += [
+                outstanding.eq(outstanding + issue - (answered & ~kept) - popped),
+                spare.eq(outstanding <= GROUPS - 2),
+            ]
+            credits.append(spare)
 
             # Serialise: lowest lane first.
             sending = Signal(name=f"sending{suffix}")

@@ -13,6 +13,8 @@ from .memory import LoadedMemory
 
 __all__ = ["Sequencer"]
 
+PARTIAL = 4  # lanes whose outputs are added in one cycle
+
 
 class Sequencer(wiring.Component):
     """Works through the LAYER table once a frame.
@@ -23,7 +25,7 @@ class Sequencer(wiring.Component):
     last phase ends when all lanes are empty too. Phase 0 starts when the frame is complete, or when
     the event queue is full; while a frame arrives its first events already go to the lanes and wait
     there. After the last phase the result packet goes out (`layout.ResultLayout`), one word every
-    one to three cycles.
+    one to five cycles.
 
     After a reset all neurons are set to their biases first: one row of all lanes a cycle.
 
@@ -47,7 +49,7 @@ class Sequencer(wiring.Component):
     touched : layers whose neurons must all be examined (after a threshold was changed)
     scan : to the lanes while no threshold pass runs
     clear : to the touched maps of even and of odd layers
-    probe_*, state : a state row for the host, one cycle later; only while `idle`
+    probe_*, state : a state row for the host, two cycles later; only while `idle`
     """
 
     def __init__(self, config: BuildConfig):
@@ -140,9 +142,18 @@ class Sequencer(wiring.Component):
         word, lane = Signal(range(c.channel_depth * c.lanes)), Signal(index_shape(c.lanes))
         local = self.target.local
         answer = Signal(signed(WORD_BITS))
-        m.d.sync += answer.eq(
-            sum_of(Mux(local | (lane == i), state, 0) for i, state in enumerate(self.state))
-        )
+        # Added in two steps: four lanes each, then those.
+        partial = [
+            Signal(signed(WORD_BITS), name=f"partial_{i}") for i in range(-(-c.lanes // PARTIAL))
+        ]
+        chosen = [Mux(local | (lane == i), state, 0) for i, state in enumerate(self.state)]
+        m.d.sync += [
+            *(
+                total.eq(sum_of(chosen[i * PARTIAL : (i + 1) * PARTIAL]))
+                for i, total in enumerate(partial)
+            ),
+            answer.eq(sum_of(partial)),
+        ]
         wait = Signal(2)
         results = self.results
 
@@ -245,14 +256,13 @@ class Sequencer(wiring.Component):
                             settled.eq(0),
                         ]
 
+            # Memory, register, two steps of addition. The row stays addressed: `answer` must not
+            # change until it is taken.
             with m.State("OUTPUT_READ"):
                 m.d.comb += self.scan.row.eq(walk)
-                m.next = "OUTPUT_ADD"
-
-            # The row stays addressed: `answer` must not change until it is taken.
-            with m.State("OUTPUT_ADD"):
-                m.d.comb += self.scan.row.eq(walk)
-                m.next = "OUTPUT"
+                m.d.sync += wait.eq(wait + 1)
+                with m.If(wait == 3):
+                    m.next = "OUTPUT"
 
             with m.State("OUTPUT"):
                 m.d.comb += self.scan.row.eq(walk)

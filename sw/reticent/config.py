@@ -30,7 +30,7 @@ class BuildConfig:
 
     lanes: int = 16
     streams: int = 1  # events that are broadcast in one cycle; divides the lanes
-    fifo_depth: int = 32  # column ranges that wait in each lane, of each stream
+    fifo_depth: int = 64  # column ranges that wait in each lane, of each stream
     queue_depth: int = 2048  # input events that wait while a frame arrives
     stack: int = 4  # frames that the device can remember
     frame_depth: int = 8192  # bytes of one frame, at most
@@ -52,7 +52,7 @@ class BuildConfig:
         limits = {
             "lanes": (1, 64),
             "streams": (1, 8),
-            "fifo_depth": (4, 1024),
+            "fifo_depth": (8, 1024),
             "queue_depth": (16, 65536),
             "stack": (1, 8),
             "frame_depth": (1, 65536),
@@ -111,6 +111,12 @@ class BuildConfig:
     def lane_bits(self) -> int:
         """Index of a lane."""
         return _bits(self.lanes)
+
+    @property
+    def fifo_margin(self) -> int:
+        """Free places below which a lane's FIFO has no room: ranges that may be on their way when
+        that is known, and one more."""
+        return 6
 
     @property
     def weight_address_bits(self) -> int:

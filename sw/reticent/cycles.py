@@ -29,11 +29,15 @@ __all__ = ["CycleModel"]
 Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint64]
 
-SCAN_LATENCY = 6  # from the issue of a group to its answer: addressing and the lanes' pass
+STAGES = 5  # of a range generator
+BROADCAST = 4  # from the offer of a range until it is in the lanes' FIFOs
+ROOM = 2  # cycles from the FIFOs' levels to the generators
+SCAN_START = 4  # from the start of a pass to its first group
+SCAN_LATENCY = 9  # from the issue of a group to its answer: addressing and the lanes' pass
 GROUPS = 16  # groups under examination or waiting for a serialiser
 RING = 32  # places of a ring that holds groups; a power of two above GROUPS
-FINISHES = 3  # cycles from the last fetch of a layer until the lane may be examined
-PIPELINE = 4  # cycles from the last fetch of a lane until it is idle
+FINISHES = 4  # cycles from the last fetch of a layer until the lane may be examined
+PIPELINE = 6  # cycles from the last fetch of a lane until it is known to be idle
 NEVER = 1 << 60
 
 
@@ -61,16 +65,16 @@ class _Encoder(NamedTuple):
 
 
 class _Generators(NamedTuple):
-    """The range generators: four stages each."""
+    """The range generators."""
 
-    valid: npt.NDArray[np.bool_]  # (streams, 4)
-    work: Ints  # (streams, 4, fields named below)
+    valid: npt.NDArray[np.bool_]  # (streams, STAGES)
+    work: Ints  # (streams, STAGES, fields named below)
 
 
 class _Lanes(NamedTuple):
     """The lanes' FIFOs and what they are doing."""
 
-    depth: int  # of the FIFOs
+    most: int  # ranges in a FIFO that still has room
     level: Ints  # (streams, lanes) ranges in the FIFO
     oldest: Ints  # (streams, lanes) place of the next one in the ring
     length: npt.NDArray[np.int32]  # (streams, lanes, ring) stored weights of a range
@@ -79,9 +83,10 @@ class _Lanes(NamedTuple):
     older: Ints  # (lanes,) the last cycle in which it multiplies for the layer before
     before: Ints  # (lanes,) ranges of the layer before in its FIFOs
     turn: Ints  # (lanes,) the stream that comes next
-    full: Ints  # (streams,) lanes without room
-    offer: Ints  # (2, streams, 2) first, end of ranges: looked up now, offered now; end 0: none
-    mask: Bits  # (2, streams) the lanes that look them up
+    full: Ints  # (ROOM + 1, streams) lanes without room: then .. now
+    offer: Ints  # (BROADCAST, streams, 2) first, end of ranges on their way; end 0: none
+    mask: Bits  # (BROADCAST, streams) and the lanes that they are for
+    layer: Ints  # (BROADCAST,) and the parity of their layer
 
 
 class _Scanner(NamedTuple):
@@ -96,6 +101,7 @@ class _Scanner(NamedTuple):
     flight: Bits  # (RING,) by the cycle of the answer: lanes that are examined
     flying: Ints  # (RING,) their group, or -1
     outstanding: Ints  # (streams,)
+    spare: npt.NDArray[np.bool_]  # (streams,) whether another group may be issued
     waiting: Bits  # (streams, RING) groups for the serialiser: which lanes fired
     group: Ints  # (streams, RING)
     ring: Ints  # (streams, 2) groups that entered and left `waiting`
@@ -109,9 +115,10 @@ class _Scanner(NamedTuple):
 LOCAL = 12
 BEFORE, PHASE_TAPS, FIRST, COUNT, _, START = range(6)
 # Of _Encoder.place: row and column of the next pixel; events of the current one that are left and
-# the first stacked frame that may hold one; when the last pixel was taken, compared, and had its
-# last event pushed; events pushed; and when the next push is tried, NEVER after the last one.
-(ROW, COLUMN, REST, PLANE, TAKEN, COMPARED, FINISHED, PUSHED, NEXT_PUSH) = range(9)
+# the first stacked frame that may hold one; when the last pixel was taken, left stages 1, 2 and 3,
+# and had its last event pushed; events pushed; and when the next push is tried, NEVER after the
+# last one.
+(ROW, COLUMN, REST, PLANE, TAKEN, READ, DECIDED, COMPARED, FINISHED, PUSHED, NEXT_PUSH) = range(11)
 # Of _Generators.work: the first tap of the next range, taps of a range, from one range to the
 # next, ranges and pairs of marked rows that are left.
 FROM, SIZE, STRIDE, RANGES, PAIRS = range(5)
@@ -126,11 +133,20 @@ ALL = ~NONE
 
 
 @compiled
+def _pixel(p: Any) -> None:
+    """A pixel goes through the encoder: it moves on when the stage ahead is free."""
+    p[TAKEN] = max(p[TAKEN] + 1, p[READ])
+    p[READ] = max(p[TAKEN] + 1, p[DECIDED])
+    p[DECIDED] = max(p[READ] + 1, p[COMPARED])
+    p[COMPARED] = max(p[DECIDED] + 1, p[FINISHED])
+    p[FINISHED] = p[COMPARED]
+
+
+@compiled
 def _next_pixel_with_events(encoder: Any) -> None:
     """Walk to the next pixel that has events; NEXT_PUSH is when its first one is pushed.
 
-    A pixel is taken when the stage behind is free, and compared a cycle later at the earliest; its
-    events are pushed in the cycles after that, one each.
+    Its events are pushed in the cycles after it was compared, one each.
     """
     p = encoder.place
     planes, channels, height, width = encoder.changed.shape
@@ -138,14 +154,18 @@ def _next_pixel_with_events(encoder: Any) -> None:
         y = p[ROW]
         if not encoder.busy[y]:
             if encoder.same[y]:
-                p[TAKEN] = max(p[TAKEN] + 1, p[COMPARED])
+                p[TAKEN] = max(p[TAKEN] + 1, p[READ])
             else:
-                p[TAKEN] = max(p[TAKEN] + 1, p[COMPARED])
-                p[COMPARED] = max(p[TAKEN] + 1, p[FINISHED])
-                if width * channels > 1:
-                    p[TAKEN] = p[COMPARED] + width * channels - 2
-                    p[COMPARED] = p[TAKEN] + 1
-                p[FINISHED] = p[COMPARED]
+                # After a few pixels all stages move in every cycle.
+                few = min(4, width * channels)
+                for _ in range(few):
+                    _pixel(p)
+                rest = width * channels - few
+                p[TAKEN] += rest
+                p[READ] += rest
+                p[DECIDED] += rest
+                p[COMPARED] += rest
+                p[FINISHED] += rest
             p[ROW] += 1
             continue
         while p[COLUMN] < width * channels:
@@ -153,9 +173,7 @@ def _next_pixel_with_events(encoder: Any) -> None:
             count = 0
             for plane in range(planes):
                 count += encoder.changed[plane, channel, y, x]
-            p[TAKEN] = max(p[TAKEN] + 1, p[COMPARED])
-            p[COMPARED] = max(p[TAKEN] + 1, p[FINISHED])
-            p[FINISHED] = p[COMPARED]
+            _pixel(p)
             p[COLUMN] += 1
             if count:
                 p[REST], p[PLANE] = count, 0
@@ -245,30 +263,38 @@ def _accept(work: Any, y: int, x: int, slot: int, target: Any, tables: Any, mark
 
 
 @compiled
-def _look_up(lanes: Any, parity: int, tables: Any) -> bool:
-    """Ranges that were offered in the cycle before enter the FIFOs of lanes with weights there."""
+def _broadcast(lanes: Any, parity: int, tables: Any) -> bool:
+    """Ranges come nearer; the foremost enter the FIFOs of lanes with weights there.
+
+    Returns whether any is on its way.
+    """
     some = False
     streams, count = lanes.level.shape
     ring = lanes.length.shape[2]
     for b in range(streams):
         end = lanes.offer[0, b, 1]
-        if end == 0:
-            continue
-        some = True
-        first, mask = tables.pointers[lanes.offer[0, b, 0]], lanes.mask[0, b]
-        last = tables.pointers[end]
-        for lane in range(count):
-            length = last[lane] - first[lane]
-            if length and (mask >> np.uint64(lane)) & ONE:
-                at = (lanes.oldest[b, lane] + lanes.level[b, lane]) & (ring - 1)
-                lanes.length[b, lane, at] = length
-                lanes.parity[b, lane, at] = parity
-                lanes.level[b, lane] += 1
-                if lanes.level[b, lane] == lanes.depth - 1:
-                    lanes.full[b] += 1
-    for b in range(streams):
-        lanes.offer[0, b, 0], lanes.offer[0, b, 1] = lanes.offer[1, b, 0], lanes.offer[1, b, 1]
-        lanes.mask[0, b] = lanes.mask[1, b]
+        if end:
+            some = True
+            first, mask = tables.pointers[lanes.offer[0, b, 0]], lanes.mask[0, b]
+            last = tables.pointers[end]
+            for lane in range(count):
+                length = last[lane] - first[lane]
+                if length and (mask >> np.uint64(lane)) & ONE:
+                    at = (lanes.oldest[b, lane] + lanes.level[b, lane]) & (ring - 1)
+                    lanes.length[b, lane, at] = length
+                    lanes.parity[b, lane, at] = lanes.layer[0]
+                    lanes.level[b, lane] += 1
+                    if lanes.layer[0] != parity:
+                        lanes.before[lane] += 1
+                    if lanes.level[b, lane] == lanes.most + 1:
+                        lanes.full[ROOM, b] += 1
+        for i in range(BROADCAST - 1):
+            some |= lanes.offer[i + 1, b, 1] != 0
+            lanes.offer[i, b, 0] = lanes.offer[i + 1, b, 0]
+            lanes.offer[i, b, 1] = lanes.offer[i + 1, b, 1]
+            lanes.mask[i, b] = lanes.mask[i + 1, b]
+    for i in range(BROADCAST - 1):
+        lanes.layer[i] = lanes.layer[i + 1]
     return some
 
 
@@ -292,8 +318,8 @@ def _fetch(lanes: Any, t: int, parity: int) -> int:
             if not lanes.level[b, lane] or (older and lanes.parity[b, lane, at] == parity):
                 continue
             lanes.oldest[b, lane] = (at + 1) & (ring - 1)
-            if lanes.level[b, lane] == lanes.depth - 1:
-                lanes.full[b] -= 1
+            if lanes.level[b, lane] == lanes.most + 1:
+                lanes.full[ROOM, b] -= 1
             lanes.level[b, lane] -= 1
             lanes.until[lane] = t + lanes.length[b, lane, at]
             if older:
@@ -339,6 +365,7 @@ def _begin_pass(
                     scanner.fires[place[y, x] + k] |= bit
     scanner.flying[:] = -1
     scanner.outstanding[:] = 0
+    scanner.spare[:] = True
     scanner.ring[:] = 0
     scanner.sending[:] = NONE
     scanner.active[0] = NONE
@@ -364,30 +391,29 @@ def _lowest(bits: Any) -> int:
 
 
 @compiled
-def _advance(
-    valid: Any, work: Any, room: bool, offer: Any
-) -> tuple[bool, bool, bool]:
+def _advance(valid: Any, work: Any, room: bool, offer: Any) -> tuple[bool, bool, bool]:
     """One cycle of a generator without its input.
 
     Writes the range that it offers, if any. Returns whether stage 0 is free, whether anything
     moved, and whether a range waits for room.
     """
-    offers = valid[3] and work[3, RANGES] > 0
-    moves = valid[3] and (not offers or room)
+    last = STAGES - 1
+    offers = valid[last] and work[last, RANGES] > 0
+    moves = valid[last] and (not offers or room)
     moved = moves
-    free = not valid[3] or (moves and work[3, RANGES] <= 1 and work[3, PAIRS] <= 1)
+    free = not valid[last] or (moves and work[last, RANGES] <= 1 and work[last, PAIRS] <= 1)
     if moves:
         if offers:
-            offer[0] = work[3, FROM]
-            offer[1] = work[3, FROM] + work[3, SIZE]
-        work[3, FROM] += work[3, STRIDE]
-        work[3, RANGES] = max(0, work[3, RANGES] - 1)
-        work[3, PAIRS] = max(0, work[3, PAIRS] - 1)
-    for i in range(3, 0, -1):
-        # From stage 1 to 2 an event that reaches nothing ends.
+            offer[0] = work[last, FROM]
+            offer[1] = work[last, FROM] + work[last, SIZE]
+        work[last, FROM] += work[last, STRIDE]
+        work[last, RANGES] = max(0, work[last, RANGES] - 1)
+        work[last, PAIRS] = max(0, work[last, PAIRS] - 1)
+    for i in range(last, 0, -1):
+        # Before the last stage but one an event that reaches nothing ends.
         if free:
             moved |= valid[i - 1]
-            valid[i] = valid[i - 1] and (i != 2 or work[1, SIZE] > 0)
+            valid[i] = valid[i - 1] and (i != last - 1 or work[i - 1, SIZE] > 0)
             for j in range(PAIRS + 1):
                 work[i, j] = work[i - 1, j]
         free = free or not valid[i - 1]
@@ -413,9 +439,9 @@ def _serialise(
         if local:
             blocked = not room
             if room:
-                lanes.offer[1, b, 0] = target[POINTER_BASE] + k
-                lanes.offer[1, b, 1] = target[POINTER_BASE] + k + 1
-                lanes.mask[1, b] = scanner.sending[b]
+                lanes.offer[BROADCAST - 1, b, 0] = target[POINTER_BASE] + k
+                lanes.offer[BROADCAST - 1, b, 1] = target[POINTER_BASE] + k + 1
+                lanes.mask[BROADCAST - 1, b] = scanner.sending[b]
                 scanner.sending[b] = NONE
         elif free:
             lane = _lowest(scanner.sending[b])
@@ -441,10 +467,13 @@ def _walk(scanner: Any, lanes: Any, t: int, number: int) -> None:
     per_stream = count // streams
     p = scanner.place
     issued = False
-    credit = number > 0 and t >= p[STARTED] + 2
+    credit = number > 0 and t >= p[STARTED] + SCAN_START
     for b in range(streams):
-        credit = credit and scanner.outstanding[b] != GROUPS
+        credit = credit and scanner.spare[b]
+        # Known a cycle later.
+        scanner.spare[b] = scanner.outstanding[b] <= GROUPS - 2
     if credit:
+        took_part = scanner.active[0] != NONE
         oldest = p[LEFT] % count
         if (
             p[LEFT] < p[JOINED]
@@ -461,12 +490,13 @@ def _walk(scanner: Any, lanes: Any, t: int, number: int) -> None:
                     lanes.before[lane] = -1
                     p[MISSING] -= 1
             if joiners:
+                took_part = True
                 scanner.active[0] |= joiners
                 newest = p[JOINED] % count
                 scanner.joins[newest, 0], scanner.joins[newest, 1] = p[GROUP], p[LAP]
                 scanner.joined[newest] = joiners
                 p[JOINED] += 1
-        if scanner.active[0]:
+        if took_part:
             issued = True
             arrives = (t + SCAN_LATENCY) & (RING - 1)
             scanner.flying[arrives] = p[GROUP]
@@ -493,22 +523,6 @@ def _walk(scanner: Any, lanes: Any, t: int, number: int) -> None:
 
 
 @compiled
-def _lanes_busy(lanes: Any, t: int) -> bool:
-    """Whether a lane has anything in flight."""
-    streams, count = lanes.level.shape
-    for b in range(streams):
-        if lanes.offer[0, b, 1]:
-            return True
-        for lane in range(count):
-            if lanes.level[b, lane]:
-                return True
-    for lane in range(count):
-        if lanes.until[lane] + PIPELINE >= t:
-            return True
-    return False
-
-
-@compiled
 def _frame(
     tables: Any, encoder: Any, generators: Any, lanes: Any, scanner: Any, fired: Any,
     offsets: Any, slots: Any, everything: bool, marks: Any, cycles: Any, lost: Any,
@@ -524,6 +538,7 @@ def _frame(
     lanes.until[:] = -PIPELINE - 1
     lanes.before[:] = 0
     lanes.offer[:] = 0
+    lanes.full[:] = 0
     generators.valid[:] = False
     marks[:] = False
     place = encoder.place
@@ -533,12 +548,12 @@ def _frame(
     began, busy = 0, 0  # first cycle of phase 0; lane-cycles that multiplied
     running, first_cycle, settled, local = False, False, False, False
     target = tables.layers[0]
-    look_up_parity = 0
+    lanes_until = -1  # the last cycle in which lanes are known to be busy
     while True:
         # What the registers say at the beginning of this cycle.
         flowing = False
         for b in range(streams):
-            for i in range(4):
+            for i in range(STAGES):
                 flowing |= generators.valid[b, i]
         frame_ready, scan_waits = False, False
         if phase == 0:
@@ -555,16 +570,19 @@ def _frame(
             everyone = groups == 0 or scanner.place[MISSING] == 0
             source_done = not first_cycle and everyone and idle
             scan_waits = not first_cycle and not everyone and idle
-        lanes_busy = phase == last and _lanes_busy(lanes, t)
+        lanes_busy = phase == last and t <= lanes_until
 
         # From the source to the lanes.
         moved, blocked = False, False
         for b in range(streams):
-            room = lanes.full[b] == 0
-            lanes.offer[1, b, 1] = 0
-            lanes.mask[1, b] = ALL
+            room = lanes.full[0, b] == 0
+            for i in range(ROOM):
+                moved |= lanes.full[i, b] != lanes.full[i + 1, b]
+                lanes.full[i, b] = lanes.full[i + 1, b]
+            lanes.offer[BROADCAST - 1, b, 1] = 0
+            lanes.mask[BROADCAST - 1, b] = ALL
             free, moves, waits = _advance(
-                generators.valid[b], generators.work[b], room, lanes.offer[1, b]
+                generators.valid[b], generators.work[b], room, lanes.offer[BROADCAST - 1, b]
             )
             moved |= moves
             if phase > 0:
@@ -586,6 +604,9 @@ def _frame(
         # The lanes, and the frame's clock.
         if running:
             multiply = _fetch(lanes, t, parity)
+            if phase == last:
+                for lane in range(count):
+                    lanes_until = max(lanes_until, lanes.until[lane] + PIPELINE)
             busy += multiply
             cycles[phase] += 1
             if blocked:
@@ -594,8 +615,10 @@ def _frame(
                 lost[LAYER_TAIL] += count - multiply
             else:
                 lost[NO_EVENT] += count - multiply
-        moved |= _look_up(lanes, look_up_parity, tables)
-        look_up_parity = parity
+        lanes.layer[BROADCAST - 1] = parity
+        if _broadcast(lanes, parity, tables):
+            moved = True
+            lanes_until = max(lanes_until, t + 1)
         if place[NEXT_PUSH] <= t:
             moved = True
             _push(encoder, t)
@@ -681,12 +704,12 @@ class CycleModel:
             place=np.zeros(NEXT_PUSH + 1, np.int64),
         )
         self._generators = _Generators(
-            valid=np.zeros((streams, 4), np.bool_),
-            work=np.zeros((streams, 4, PAIRS + 1), np.int64),
+            valid=np.zeros((streams, STAGES), np.bool_),
+            work=np.zeros((streams, STAGES, PAIRS + 1), np.int64),
         )
         ring = 1 << (config.fifo_depth + 1).bit_length()
         self._lanes = _Lanes(
-            depth=config.fifo_depth,
+            most=config.fifo_depth - config.fifo_margin,
             level=np.zeros((streams, lanes), np.int64),
             oldest=np.zeros((streams, lanes), np.int64),
             length=np.zeros((streams, lanes, ring), np.int32),
@@ -695,9 +718,10 @@ class CycleModel:
             older=np.zeros(lanes, np.int64),
             before=np.zeros(lanes, np.int64),
             turn=np.zeros(lanes, np.int64),
-            full=np.zeros(streams, np.int64),
-            offer=np.zeros((2, streams, 2), np.int64),
-            mask=np.zeros((2, streams), np.uint64),
+            full=np.zeros((ROOM + 1, streams), np.int64),
+            offer=np.zeros((BROADCAST, streams, 2), np.int64),
+            mask=np.zeros((BROADCAST, streams), np.uint64),
+            layer=np.zeros(BROADCAST, np.int64),
         )
         groups = max(layer.folded[1] * layer.folded[2] * layer.channels for layer in image.layers)
         self._scanner = _Scanner(
@@ -710,6 +734,7 @@ class CycleModel:
             flight=np.zeros(RING, np.uint64),
             flying=np.zeros(RING, np.int64),
             outstanding=np.zeros(streams, np.int64),
+            spare=np.ones(streams, np.bool_),
             waiting=np.zeros((streams, RING), np.uint64),
             group=np.zeros((streams, RING), np.int64),
             ring=np.zeros((streams, 2), np.int64),
@@ -746,7 +771,7 @@ class CycleModel:
         encoder.popped[:] = 0
         encoder.last_pop[:] = -2
         encoder.place[:] = 0
-        encoder.place[[TAKEN, COMPARED, FINISHED]] = -1
+        encoder.place[[TAKEN, READ, DECIDED, COMPARED, FINISHED]] = -1
 
         parts = [encoder.changed.reshape(-1)]
         for layer, delta in zip(image.layers, deltas[1:], strict=False):
