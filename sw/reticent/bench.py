@@ -29,6 +29,7 @@ from .compiler import compile_network
 from .config import BuildConfig
 from .cycles import CycleModel
 from .dense import dense_onnx, dense_torch, observations
+from .energy import frame_energy
 from .engine import FloatEngine
 from .golden import Golden
 from .network import Network
@@ -239,7 +240,8 @@ def run_bench(
     """All figures as plain JSON types.
 
     `results` has one entry for each game and build, see `Result.to_json`; `utilisation` has the
-    geometric mean and the worst of each build; `speeds` the decisions a second on the first game:
+    geometric mean and the worst of each build; `energy` has `energy.frame_energy` of each build on
+    the first game; `speeds` the decisions a second on the first game:
     `sim` with the first build, `golden`, `float`, `dense` by runtime where it is installed, and
     `modelled` at `MODELLED_HZ` for each build. `show(text, total)` is called before each of `total`
     pieces of work.
@@ -253,6 +255,7 @@ def run_bench(
         library(config)
     results: list[dict[str, Any]] = []
     speeds: dict[str, Any] = {}
+    energy: list[dict[str, Any]] = []
     for game in games:
         show(f"{game}: recording and compiling", total)
         agent = bench_agent(game)
@@ -270,6 +273,10 @@ def run_bench(
             found = check_game(agent, network, trace, cores, models, seed=seed, advance=comparing)
             results += [result.to_json() for result in found.values()]
             if game == games[0]:
+                energy = [
+                    frame_energy(network, config, trace.frames, trace.starts)
+                    for config in configs.values()
+                ]
                 show(f"{game}: timing", total)
                 speeds = _speeds(agent.network, network, trace, cores[lanes[0]])
     return {
@@ -279,6 +286,7 @@ def run_bench(
         "threshold": DEFAULT_THRESHOLD,
         "results": results,
         "utilisation": {str(count): summary(results, count) for count in lanes},
+        "energy": {"game": games[0], "builds": energy},
         "speeds": {
             "game": games[0],
             "lanes": lanes[0],

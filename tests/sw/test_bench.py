@@ -249,6 +249,24 @@ def report(**changes):
         "threshold": 0.01,
         "results": results,
         "utilisation": {str(lanes): summary(results, lanes) for lanes in (16, 32)},
+        "energy": {
+            "game": "space_invaders",
+            "builds": [
+                {
+                    "lanes": 16,
+                    "layers": [
+                        {
+                            "name": name,
+                            "sparse": {"arithmetic": 1000.0, "weights": 3000.0},
+                            "dense": {"arithmetic": 40000.0, "weights": 60000.0},
+                        }
+                        for name in ("conv1", "out")
+                    ],
+                    "sparse": 8000.0,
+                    "dense": 200000.0,
+                }
+            ],
+        },
         "speeds": {
             "game": "breakout",
             "lanes": 16,
@@ -280,12 +298,14 @@ def test_report_text():
     assert ["32", "space_invaders", *cells] in main
     assert ["32", "geometric", "mean", "0.625"] in main
     assert ["32", "space_invaders", "25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"] in main
-    assert line(text, "conv1") == "5 10 2 0.625 2 0.625".split()
+    assert ["conv1", *"5 10 2 0.625 2 0.625".split()] in [x.split() for x in lines]
+    assert ["conv1", *"1.0 3.0 4.0 100.0 25.0".split()] in [x.split() for x in lines]
     assert line(text, "golden:")[-2:] == ["6,000", "6.00"]
     assert line(text, "ONNX", "Runtime", "1,", "int8") == ["1,000", "1.00"]
     assert (
         line(text, "modelled,", "not", "measured:", "32") == "lanes at 100 MHz 40,000 40.00".split()
     )
+    assert ["all", *"2.0 6.0 8.0 200.0 25.0".split()] in [x.split() for x in lines]
     assert "Exact: 2,000 frames equal the golden model" in text
     assert "The cycle model predicts the cycles of all 2,000 frames" in text
     assert "NOT" not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,13 @@ def report_text(report: dict[str, Any]) -> str:
     console.print(_losses(results))
     console.print(f"Cycles and utilisation within each layer, {speeds['game']}:")
     console.print(_layers(first))
+    energy = report["energy"]
+    console.print(
+        f"Energy of a frame, {energy['game']}, in nJ: an estimate, 45 nm, from exact counts; "
+        "docs/energy.md"
+    )
+    for build in energy["builds"][:1]:
+        console.print(_energy(build))
     console.print(f"Decisions a second, {speeds['game']}, one core, medians of interleaved turns:")
     console.print(_speeds(speeds))
     console.print("Agents: " + ", ".join(agents))
@@ -185,6 +193,27 @@ def _layers(results: list[dict[str, Any]]) -> Table:
                 for text in (_number(layer["cycles"]), _number(layer["utilisation"], 3))
             ),
         )
+    return table
+
+
+def _energy(build: dict[str, Any]) -> Table:
+    """One line a layer: the delta-sparse machine by purpose, and a dense one with as many lanes."""
+    layers = build["layers"]
+    purposes = list(layers[0]["sparse"])
+    lanes = f"{build['lanes']} lanes"
+    table = _table("layer", *purposes, f"sparse,\n{lanes}", f"dense,\n{lanes}", "dense /\nsparse")
+
+    def row(name: str, sparse: Mapping[str, float], dense: float) -> None:
+        total = sum(sparse.values())
+        parts = (_number(sparse[purpose] / 1e3, 1) for purpose in purposes)
+        ratio = _number(dense / total if total else None, 1)
+        table.add_row(name, *parts, _number(total / 1e3, 1), _number(dense / 1e3, 1), ratio)
+
+    for layer in layers:
+        row(layer["name"], layer["sparse"], sum(layer["dense"].values()))
+    table.add_section()
+    sums = {purpose: sum(layer["sparse"][purpose] for layer in layers) for purpose in purposes}
+    row("all", sums, build["dense"])
     return table
 
 
