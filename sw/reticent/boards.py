@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .errors import UserError
 
-__all__ = ["BOARDS", "BlockRam", "Board", "Device", "find_board"]
+__all__ = ["BOARDS", "BlockRam", "Board", "Device", "LutRam", "find_board"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +28,38 @@ class BlockRam:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LutRam:
+    """Memory made of look-up tables, in pieces, and what Yosys thinks that it costs."""
+
+    rows: int
+    bits: int
+    cost: int  # of a piece
+    block_cost: int  # of a block memory primitive
+
+    def is_better(self, rows: int, bits: int, blocks: int) -> bool:
+        """Whether Yosys prefers it to so many block memory primitives."""
+        pieces = -(-rows // self.rows) * -(-bits // self.bits)
+        return pieces * self.cost < blocks * self.block_cost
+
+
+@dataclass(frozen=True, kw_only=True)
 class Device:
     """An FPGA: how much of what there is."""
 
     name: str
+    family: str
     luts: int  # look-up tables, of `lut_inputs` inputs
     lut_inputs: int
     multipliers: int
     multiplier_bits: tuple[int, int]  # of the factors, signed
     ram: BlockRam
     rams: int  # primitives
+    lut_ram: LutRam
+
+    def block_rams(self, rows: int, bits: int) -> int:
+        """Block memory primitives that Yosys takes for a memory; 0 where it takes LUTs."""
+        blocks = self.ram.count(rows, bits)
+        return 0 if self.lut_ram.is_better(rows, bits, blocks) else blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +89,14 @@ _ECP5_RAM = BlockRam(
 def _ecp5(name: str, luts: int, multipliers: int, rams: int) -> Device:
     return Device(
         name=name,
+        family="ecp5",
         luts=luts,
         lut_inputs=4,
         multipliers=multipliers,
         multiplier_bits=(18, 18),
         ram=_ECP5_RAM,
         rams=rams,
+        lut_ram=LutRam(rows=16, bits=4, cost=4, block_cost=128),
     )
 
 
@@ -88,12 +112,14 @@ _XILINX_RAM = BlockRam(
 def _artix7(name: str, slices: int, multipliers: int, rams_of_36_kbit: int) -> Device:
     return Device(
         name=name,
+        family="artix7",
         luts=4 * slices,
         lut_inputs=6,
         multipliers=multipliers,
         multiplier_bits=(25, 18),
         ram=_XILINX_RAM,
         rams=2 * rams_of_36_kbit,
+        lut_ram=LutRam(rows=32, bits=6, cost=8, block_cost=128),
     )
 
 

@@ -201,7 +201,7 @@ def test_play_an_image_with_another_threshold(compiled, golden_hardware, network
     [
         (["--lanes", "16"], "for build .* with 4 lanes, asked for is .* with 16: compile it"),
         (["--set", "stack=2"], "for build .* asked for is"),
-        (["--lanes", "4"], "leave out --lanes and --set"),
+        (["--lanes", "4"], "leave out --config, --lanes and --set"),
         (["--game", "pong"], r"has the actions NOOP, .* \(of breakout\), pong has NOOP, FIRE"),
         (["--backend", "golden"], "backend golden runs no image: give --backend sim"),
         (["--backend", "fpga"], "drives no board yet"),
