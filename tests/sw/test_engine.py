@@ -10,7 +10,7 @@ from reticent.engine import Engine, FloatEngine
 from reticent.errors import UserError
 from reticent.floatnet import FloatDelta, dense_forward, observe
 from reticent.golden import Golden
-from reticent.network import InputSpec, reference_network
+from reticent.network import Dense, Flatten, InputSpec, Network, reference_network
 from reticent.quantise import activation_scales, quantise
 from reticent.random_networks import random_float_network, random_frames, random_network
 
@@ -73,6 +73,27 @@ def test_two_engines_do_not_share_state():
     for frame in frames[1:]:
         other.step(frame)
     assert np.array_equal(one.step(frames[0]).outputs, alone[0])
+
+
+@pytest.mark.parametrize("last", range(8))
+def test_sums_of_products_at_the_edge_of_16_bits(last):
+    """Four changes with the largest weights: their products just fit 16 bits, or just do not."""
+    weight = np.array([[1, 1, 1, 1], [-1, -1, -1, -1]], np.float32)
+    out = Dense(name="out", weight=weight, bias=np.zeros(2, np.float32), activation="identity")
+    spec = InputSpec(height=2, width=2, stack=1)
+    network = quantise(Network(input=spec, layers=(Flatten(), out)), [], thresholds=0)
+    assert np.abs(network.layers[0].weight).min() == 127
+    golden, engine = Golden(network), Engine(network)
+    frames = [
+        [255, last, 0, 0],
+        [0, 0, 0, 0],
+        [254, 1, 1, last],
+        [0, 0, 0, 0],
+        [255, 255, 255, 255],
+    ]
+    for t, pixels in enumerate(frames):
+        frame = np.array(pixels, np.uint8).reshape(2, 2)
+        assert_equal_step(golden, engine, frame, f"frame {t}")
 
 
 def test_results_stay_when_the_engine_goes_on():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,14 @@ def report_text(report: dict[str, Any]) -> str:
     console.print(_losses(results))
     console.print(f"Cycles and utilisation within each layer, {speeds['game']}:")
     console.print(_layers(first))
-    console.print(f"Decisions a second, {speeds['game']}, one core:")
+    energy = report["energy"]
+    console.print(
+        f"Energy of a frame, {energy['game']}, in nJ: an estimate, 45 nm, from exact counts; "
+        "docs/energy.md"
+    )
+    for build in energy["builds"][:1]:
+        console.print(_energy(build))
+    console.print(f"Decisions a second, {speeds['game']}, one core, medians of interleaved turns:")
     console.print(_speeds(speeds))
     console.print("Agents: " + ", ".join(agents))
     differences = [result for result in results if not result["checked"]]
@@ -188,21 +196,47 @@ def _layers(results: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _energy(build: dict[str, Any]) -> Table:
+    """One line a layer: the delta-sparse machine by purpose, and a dense one with as many lanes."""
+    layers = build["layers"]
+    purposes = list(layers[0]["sparse"])
+    lanes = f"{build['lanes']} lanes"
+    table = _table("layer", *purposes, f"sparse,\n{lanes}", f"dense,\n{lanes}", "dense /\nsparse")
+
+    def row(name: str, sparse: Mapping[str, float], dense: float) -> None:
+        total = sum(sparse.values())
+        parts = (_number(sparse[purpose] / 1e3, 1) for purpose in purposes)
+        ratio = _number(dense / total if total else None, 1)
+        table.add_row(name, *parts, _number(total / 1e3, 1), _number(dense / 1e3, 1), ratio)
+
+    for layer in layers:
+        row(layer["name"], layer["sparse"], sum(layer["dense"].values()))
+    table.add_section()
+    sums = {purpose: sum(layer["sparse"][purpose] for layer in layers) for purpose in purposes}
+    row("all", sums, build["dense"])
+    return table
+
+
 def _speeds(speeds: dict[str, Any]) -> Table:
     """One line a way of running the network; the ratio is over the fastest dense one."""
-    found, torch = speeds["decisions_per_second"], f"dense PyTorch {speeds['torch'] or ''}".strip()
+    found = speeds["decisions_per_second"]
     labels = {
         "sim": f"sim: the core in co-simulation, {speeds['lanes']} lanes",
         "golden": "golden: the int8 delta network, fast engine",
         "float": "float: the float32 delta network, fast engine",
     }
-    dense = max((found[name] for name in found if name not in labels), default=None)
-    table = _table("", "decisions/s", "x dense PyTorch")
-    for name, speed in found.items():
-        label = labels.get(name) or f"{torch}, {name.removeprefix('dense ')}"
-        table.add_row(label, _number(speed), _number(speed / dense, 2) if dense else "-")
-    if dense is None:
-        table.add_row(f"{torch}: not installed (pip install 'reticent[import]')", "-", "-")
+    dense = found["dense"]
+    fastest = max(dense.values(), default=None)
+    modelled = {
+        f"modelled, not measured: {lanes} lanes at {speeds['modelled_hz'] / 1e6:g} MHz": speed
+        for lanes, speed in speeds["modelled"].items()
+    }
+    table = _table("", "decisions/s", "x fastest dense")
+    for name, speed in ({labels[k]: found[k] for k in labels} | dense | modelled).items():
+        table.add_row(name, _number(speed), _number(speed / fastest, 2) if fastest else "-")
+    for runtime, extra in (("PyTorch", "import"), ("ONNX Runtime", "compare")):
+        if not any(name.startswith(runtime) for name in dense):
+            table.add_row(f"{runtime}: not installed (pip install 'reticent[{extra}]')", "-", "-")
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,11 +19,14 @@ __all__ = [
     "add_build_options",
     "add_threshold_option",
     "asked_build",
+    "build_was_asked",
     "check_can_write",
     "chosen_agent",
+    "load_build",
 ]
 
 LANES = BuildConfig().lanes  # unless --lanes is given
+LARGEST_BUILD = 1 << 16  # bytes of a build configuration
 
 
 def add_threshold_option(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +41,13 @@ def add_threshold_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_build_options(parser: argparse.ArgumentParser) -> None:
-    """`--lanes` and `--set`; `asked_build` reads them."""
+    """`--config`, `--lanes` and `--set`; `asked_build` reads them."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a build that `reticent plan` wrote; --set still changes it",
+    )
     parser.add_argument(
         "--lanes", type=int, metavar="N", help=f"multipliers of the machine ({LANES})"
     )
@@ -54,9 +64,42 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
 
 
 def asked_build(arguments: argparse.Namespace) -> BuildConfig:
-    """The build that `--lanes` and `--set` ask for."""
-    lanes = LANES if arguments.lanes is None else arguments.lanes
-    return BuildConfig.for_lanes(lanes, **dict(arguments.set))
+    """The build that `--config`, `--lanes` and `--set` ask for."""
+    choices = dict(arguments.set)
+    if arguments.config is None:
+        lanes = LANES if arguments.lanes is None else arguments.lanes
+        return BuildConfig.for_lanes(lanes, **choices)
+    if arguments.lanes is not None:
+        raise UserError(
+            f"--lanes {arguments.lanes} and --config {arguments.config}: the file says how many "
+            "lanes there are: leave one of them out"
+        )
+    return load_build(arguments.config).replace(**choices)
+
+
+def build_was_asked(arguments: argparse.Namespace) -> bool:
+    """Whether the user said anything about the build."""
+    return bool(arguments.lanes is not None or arguments.set or arguments.config)
+
+
+def load_build(path: Path) -> BuildConfig:
+    """Read a build configuration: JSON, an object with every choice of `BuildConfig`."""
+    try:
+        if path.stat().st_size > LARGEST_BUILD:
+            raise UserError(f"--config {path} is no build configuration: it is too large")
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"--config {path} is not JSON: give a file that `reticent plan` wrote"
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path} is no JSON object: give a file of `reticent plan`")
+    try:
+        return BuildConfig.from_dict(values)
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from None
 
 
 def chosen_agent(arguments: argparse.Namespace) -> Agent:

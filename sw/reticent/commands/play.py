@@ -29,7 +29,13 @@ from ..image import Image
 from ..play import Checker, Difference, Progress, Watcher, play_episodes
 from ..quantise import DEFAULT_THRESHOLD, QuantisedNetwork
 from ..report import Setup, Statistics
-from .options import add_build_options, add_threshold_option, asked_build, check_can_write
+from .options import (
+    add_build_options,
+    add_threshold_option,
+    asked_build,
+    build_was_asked,
+    check_can_write,
+)
 
 EXAMPLES = """\
 examples:
@@ -200,11 +206,11 @@ def _image_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
     name = f"image {arguments.image}"
     if origin is None:
         raise UserError(f"{name} names no game: make one with `reticent compile`")
-    if (arguments.lanes is not None or arguments.set) and asked_build(arguments) != config:
+    if build_was_asked(arguments) and asked_build(arguments) != config:
         raise UserError(
             f"{name} is for build {config.hash:08x} with {config.lanes} lanes, asked for is "
             f"{asked_build(arguments).hash:08x} with {asked_build(arguments).lanes}: "
-            "compile it for that build, or leave out --lanes and --set"
+            "compile it for that build, or leave out --config, --lanes and --set"
         )
     _check_game(name, origin.game, origin.actions, image.frame_shape, game)
     if arguments.threshold is not None:
