@@ -63,7 +63,6 @@ class Dqn:
         count = self._games.count
         scores: list[float] = []
         losses, values = [], []
-        learner.prune()
         for step in range(STEPS):
             best, value = greedy(learner.network, self._observations)
             values.append(value.mean())
@@ -93,6 +92,7 @@ class Dqn:
                 losses.append(self._update())
             if before // settings.target_every != self._decisions // settings.target_every:
                 self._target.copy_from(learner.network)
+        learner.prune()
         loss = float(torch.stack(losses).mean()) if losses else float("nan")
         return Advance(self.decisions, scores, loss, float(np.mean(values)))
 

@@ -71,7 +71,7 @@ class Learner:
         return density(self.masks)
 
     def prune(self) -> None:
-        """Tighten the masks to where the schedule is; called between two batches."""
+        """Tighten the masks to where the schedule is; called after each batch."""
         target = scheduled_density(self.settings.density, self.done)
         if target < 1:
             weights = self.network.weights

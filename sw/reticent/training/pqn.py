@@ -151,7 +151,6 @@ class Pqn:
         actions = batch.actions.reshape(-1)
         device = learner.network.device
         losses = []
-        learner.prune()
         for _ in range(settings.epochs):
             order = rng.permutation(len(targets))
             for chosen in order.reshape(-1, settings.minibatch):
@@ -164,4 +163,5 @@ class Pqn:
                 learner.step(loss)
                 losses.append(loss.detach())
         learner.frames += len(targets) * FRAME_SKIP
+        learner.prune()
         return float(torch.stack(losses).mean())

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..arithmetic import PIXEL_MAX
 from ..network import AvgPool, Conv, Flatten, Network
 
-__all__ = ["QNetwork", "Tensors", "greedy", "initial_tensors"]
+__all__ = ["QNetwork", "Tensor", "Tensors", "from_arrays", "greedy", "initial_tensors"]
 
 Tensor = Any  # torch has no types for the checker here
 Tensors = dict[str, Tensor]
@@ -38,6 +38,11 @@ def initial_tensors(network: Network, seed: int) -> Tensors:
             values = rng.normal(0, gain * math.sqrt(2 / fan_in), array.shape)
         found[name] = torch.from_numpy(values.astype(np.float32))
     return found
+
+
+def from_arrays(arrays: Mapping[str, Any]) -> Tensors:
+    """Numpy arrays as tensors of their own."""
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 class QNetwork:
