@@ -37,7 +37,7 @@ from .golden import Step
 from .network import InputSpec, LinearLayer, Network
 from .quantise import QuantisedLayer, QuantisedNetwork, per_layer
 
-__all__ = ["Engine", "FloatEngine"]
+__all__ = ["ACCUMULATOR_BITS", "Engine", "FloatEngine"]
 
 Array = npt.NDArray[Any]
 

@@ -168,9 +168,10 @@ def run_jobs(
     finally:
         runner.close()
     if failed:
+        name, reason = next(iter(failed.items()))
         raise ToolError(
-            "; ".join(f"{name} failed: {reason}" for name, reason in failed.items())
-            + ". What finished is kept: give the same command again"
+            f"{len(failed)} of {len(jobs)} jobs failed, first {name}: {reason}. What finished is "
+            "kept: give the same command again"
         )
 
 

@@ -16,7 +16,7 @@ from ..agent import Agent, agent_bytes, load_agent
 from ..atari import AtariGame, record_trace, rollout
 from ..backends import ModelBackend
 from ..calibrate import tune_scales
-from ..engine import Engine, FloatEngine
+from ..engine import ACCUMULATOR_BITS, Engine, FloatEngine
 from ..errors import UserError
 from ..importer import from_tensors, load_tensors, preset_shape
 from ..network import Network
@@ -86,7 +86,10 @@ def rounded(network: Network) -> Network:
 
 
 def make_agent(network: Network, game: str, name: str, *, provenance: str, score: str) -> Agent:
-    """Calibrate on a stretch of the float delta network's own play."""
+    """Calibrate on a stretch of the float delta network's own play.
+
+    Its accumulators may need more bits than a device has: a dense network's often do.
+    """
     emulator = AtariGame(game)
     emulator.close()
     policy = ModelBackend("float", FloatEngine(network, DEFAULT_THRESHOLD))
@@ -97,7 +100,7 @@ def make_agent(network: Network, game: str, name: str, *, provenance: str, score
         game=emulator.name,
         network=network,
         actions=emulator.actions,
-        scales=tuple(tune_scales(network, frames)),
+        scales=tuple(tune_scales(network, frames, accumulator_bits=ACCUMULATOR_BITS)),
         calibration=frames,
         provenance=provenance,
         score=score,
@@ -109,7 +112,7 @@ def model(agent: Agent, variant: str, threshold: float = DEFAULT_THRESHOLD) -> E
     applied = threshold if variant.endswith("delta") else 0.0
     if variant.startswith("float"):
         return FloatEngine(agent.network, applied)
-    return Engine(agent.quantised(applied))
+    return Engine(agent.quantised(applied, accumulator_bits=ACCUMULATOR_BITS))
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ def ship_agent(
     name = f"{game}-{suffix}.npz" if suffix else f"{game}.npz"
     network = rounded(load_network(weights))
     agent = make_agent(network, game, name, provenance=provenance, score="")
+    agent.quantised()  # refuses what no device could hold
     same = agreement(agent, frames)
     show(f"{name}: agreement {same.all:.3f}, {same.clear:.4f} without near-ties")
     measured: dict[str, dict[str, Any]] = {}
