@@ -364,9 +364,7 @@ def _lowest(bits: Any) -> int:
 
 
 @compiled
-def _advance(
-    valid: Any, work: Any, room: bool, offer: Any
-) -> tuple[bool, bool, bool]:
+def _advance(valid: Any, work: Any, room: bool, offer: Any) -> tuple[bool, bool, bool]:
     """One cycle of a generator without its input.
 
     Writes the range that it offers, if any. Returns whether stage 0 is free, whether anything

@@ -253,7 +253,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, settings):
     assert 0 < rest.learner.frames < settings.frames
     assert rest.train()
     assert same_state(whole.learner.state(), rest.learner.state())
-    assert same_state(whole._algorithm.state(), rest._algorithm.state())
+    assert same_state(whole.algorithm.state(), rest.algorithm.state())
     first = initial_tensors(shape, settings.seed)
     assert not same_state(first, dict(rest.learner.network.tensors))  # it learned something
     again = Run(tmp_path / "parts", settings, shape=shape)
@@ -268,8 +268,8 @@ def test_what_a_killed_dqn_wrote_after_its_checkpoint_is_forgotten(tmp_path):
     killed = Run(tmp_path / "killed", DQN, shape=tiny())
     stopped_after(killed, 2)
     going_on = Run(tmp_path / "killed", DQN, shape=tiny())
-    going_on._algorithm.start(99)
-    going_on._algorithm.advance(last=False)  # never saved
+    going_on.algorithm.start(99)
+    going_on.algorithm.advance(last=False)  # never saved
     rest = Run(tmp_path / "killed", DQN, shape=tiny())
     assert rest.train()
     assert same_state(whole.learner.state(), rest.learner.state())

@@ -40,12 +40,26 @@ class Learner:
     ) -> None:
         self.settings = settings
         self.network = network
-        self.masks: Tensors = dict(masks) if masks else full_masks(network.weights)
+        self.masks = dict(masks) if masks else full_masks(network.weights)
         self.frames = 0
         self._parameters = network.learnable()
-        kind = torch.optim.RAdam if settings.algorithm == "pqn" else torch.optim.Adam
-        self.optimiser = kind(self._parameters, lr=settings.learning_rate)
+        if settings.algorithm == "pqn":
+            self.optimiser = torch.optim.RAdam(self._parameters, lr=settings.learning_rate)
+        else:
+            self.optimiser = torch.optim.Adam(
+                self._parameters, lr=settings.learning_rate, fused=True
+            )
         apply_masks(network.tensors, self.masks)
+
+    @property
+    def masks(self) -> Tensors:
+        """Which weights stay, of each layer."""
+        return self._masks
+
+    @masks.setter
+    def masks(self, masks: Tensors) -> None:
+        self._masks = masks
+        self._pruned = {name: mask for name, mask in masks.items() if not mask.all()}
 
     @property
     def done(self) -> float:
@@ -83,13 +97,13 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         tensors = self.network.tensors
-        for name, mask in self.masks.items():
+        for name, mask in self._pruned.items():
             tensors[name].grad.mul_(mask)
         torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.gradient_clip)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate
         self.optimiser.step()
-        apply_masks(tensors, self.masks)
+        apply_masks(tensors, self._pruned)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on: tensors and plain values."""

@@ -158,7 +158,7 @@ class Run:
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._segment = 0
         self._seconds = 0.0
-        self._algorithm = self._make_algorithm()
+        self.algorithm = self._make_algorithm()
         if self.checkpoint.exists():
             self._load()
         else:
@@ -189,14 +189,14 @@ class Run:
                 while not self.finished and not stop.is_set():
                     self._train_segment(stop, writer, show or (lambda status: None))
             finally:
-                self._algorithm.close()
+                self.algorithm.close()
                 self._games.close()
         return self.finished
 
     def _train_segment(
         self, stop: threading.Event, writer: Any, show: Callable[[Status], None]
     ) -> None:
-        settings, learner, algorithm = self.settings, self.learner, self._algorithm
+        settings, learner, algorithm = self.settings, self.learner, self.algorithm
         numbers = np.random.SeedSequence([settings.seed, self._segment])
         algorithm.start(int(numbers.generate_state(1)[0]) >> 1)
         first = played = learner.frames
@@ -286,7 +286,7 @@ class Run:
                 "format": FORMAT,
                 "settings": self.settings.to_json(),
                 "learner": self.learner.state(),
-                "algorithm": self._algorithm.state(),
+                "algorithm": self.algorithm.state(),
                 "segment": self._segment,
                 "seconds": self._seconds,
                 "recent": list(self._recent),
@@ -299,7 +299,7 @@ class Run:
             if content["format"] != FORMAT:
                 raise UserError("it is none of ours")
             self.learner.load(content["learner"])
-            self._algorithm.load(content["algorithm"])
+            self.algorithm.load(content["algorithm"])
             self._segment = int(content["segment"])
             self._seconds = float(content["seconds"])
             self._recent.extend(float(score) for score in content["recent"])
