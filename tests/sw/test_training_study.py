@@ -205,6 +205,13 @@ def test_shipping_writes_agent_record_and_table(tmp_path, capsys):
     table = (tmp_path / "README.md").read_text()
     assert f"| breakout-small.npz | 1.0 M | {agent.network.density:.3f} |" in table
     assert agent.sha256[:12] in table
+    content = (tmp_path / "breakout-small.npz").read_bytes()
+    again = [str(tmp_path / "breakout-small.npz"), *arguments[1:], "--variants", "int8 dense"]
+    assert commands.ship(again) == 0  # measured again, not written again
+    assert (tmp_path / "breakout-small.npz").read_bytes() == content
+    record = json.loads((tmp_path / "agents.json").read_text())["breakout-small.npz"]
+    assert set(record["measured"]) == {"int8 dense"}
+    capsys.readouterr()
     assert commands.ship([*arguments, "--variants", "int4"]) == 2
     assert "no arithmetic 'int4'" in capsys.readouterr().err
 

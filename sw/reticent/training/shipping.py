@@ -163,17 +163,22 @@ def ship_agent(
     """Write `<game>[-suffix].npz`, its record in `agents.json` and the table of all.
 
     `trained` counts emulator frames; `frames` decisions on which actions are compared. Returns
-    what was found on one line.
+    what was found on one line. An agent file that lies in `folder` already is measured and
+    recorded, and stays as it is.
     """
     unknown = set(variants) - set(VARIANTS)
     if unknown:
         raise UserError(f"there is no arithmetic {unknown.pop()!r}: give {', '.join(VARIANTS)}")
-    name = f"{game}-{suffix}.npz" if suffix else f"{game}.npz"
-    network = rounded(load_network(weights))
-    agent = make_agent(network, game, name, provenance=provenance, score="")
+    there = weights.suffix == ".npz" and weights.resolve().parent == folder.resolve()
+    path = weights if there else folder / (f"{game}-{suffix}.npz" if suffix else f"{game}.npz")
+    if there:
+        agent = load_agent(path)
+    else:
+        network = rounded(load_network(weights))
+        agent = make_agent(network, game, path.name, provenance=provenance, score="")
     agent.quantised()  # refuses what no device could hold
     same = agreement(agent, frames)
-    show(f"{name}: agreement {same.all:.3f}, {same.clear:.4f} without near-ties")
+    show(f"{path.name}: agreement {same.all:.3f}, {same.clear:.4f} without near-ties")
     measured: dict[str, dict[str, Any]] = {}
     for variant in variants:
         result = evaluate(model(agent, variant), game, episodes)
@@ -184,19 +189,19 @@ def ship_agent(
             "high": high,
             "fraction": result.fraction,
         }
-        show(f"{name}: {variant} {result.mean:.1f} [{low:.1f}, {high:.1f}]")
+        show(f"{path.name}: {variant} {result.mean:.1f} [{low:.1f}, {high:.1f}]")
     texts = [f"{v} {m['score']:.1f} [{m['low']:.1f}, {m['high']:.1f}]" for v, m in measured.items()]
     score = (
         f"{'; '.join(texts)}: mean and 95 % bootstrap interval over {episodes} whole episodes, "
         "epsilon 0.01, FIRE after lost lives"
     )
-    path = folder / name
-    write_file(path, agent_bytes(replace(agent, score=score)))
+    if not there:
+        write_file(path, agent_bytes(replace(agent, score=score)))
     records = read_records(folder)
-    records[name] = {
+    records[path.name] = {
         "game": game,
         "trained_frames": trained,
-        "density": network.density,
+        "density": agent.network.density,
         "episodes": episodes,
         "measured": measured,
         "agreement": asdict(same),
