@@ -7,7 +7,7 @@ the acting network gave; the network then learns them in a few epochs of minibat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class _Batch:
         self.rewards = np.empty((steps, games), np.float32)
         self.ends = np.empty((steps, games), np.bool_)
         self.values = np.empty((steps + 1, games), np.float32)
+        self.shuffle = np.random.default_rng(0)  # for the order of the minibatches
 
 
 class Pqn:
@@ -70,7 +71,7 @@ class Pqn:
         if settings.overlap:
             self._acting = QNetwork(network.shape, network.tensors, precision=settings.precision)
             self._pool = ThreadPoolExecutor(1, initializer=lambda: torch.set_num_threads(1))
-        self._pending: Future[float] | None = None
+        self._waiting: _Batch | None = None  # collected, not learned
         shape = network.shape.linear[0].in_shape
         self._batches = [
             _Batch(settings.steps, settings.environments, shape)
@@ -92,20 +93,22 @@ class Pqn:
 
     def advance(self, *, last: bool) -> Advance:
         """Collect one batch and learn from one; with `last` nothing stays to be learned."""
-        learner = self._learner
-        epsilon = learner.epsilon
-        if self._acting is not learner.network:
-            self._acting.copy_from(learner.network)
+        epsilon = self._learner.epsilon
         batch, self._batches = self._batches[0], self._batches[::-1]
-        scores = self._collect(batch, epsilon)
-        shuffle = self._rng.spawn(1)[0]
+        loss = float("nan")
         if self._pool is None:
-            loss = self._learn(batch, shuffle)
+            scores = self._collect(batch, epsilon)
         else:
-            loss = self._wait()
-            self._pending = self._pool.submit(self._learn, batch, shuffle)
-            if last:
-                loss = self._wait()
+            # Nothing runs between two calls, so nothing depends on which thread is quicker.
+            self._acting.copy_from(self._learner.network)
+            learning = self._pool.submit(self._learn, self._waiting) if self._waiting else None
+            scores = self._collect(batch, epsilon)
+            if learning:
+                loss = learning.result()
+        self._waiting = batch
+        if last or self._pool is None:
+            loss = self._learn(batch)
+            self._waiting = None
         return Advance(self.decisions, scores, loss, float(batch.values.mean()))
 
     def close(self) -> None:
@@ -120,13 +123,6 @@ class Pqn:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
 
-    def _wait(self) -> float:
-        """Loss of the learning that goes on, when it is over; nan if there is none."""
-        if self._pending is None:
-            return float("nan")
-        loss, self._pending = self._pending.result(), None
-        return loss
-
     def _collect(self, batch: _Batch, epsilon: float) -> list[float]:
         scores: list[float] = []
         for t in range(self._settings.steps):
@@ -139,10 +135,11 @@ class Pqn:
             batch.ends[t] = step.ends
             scores += step.scores
             self._observations = step.observations
+        batch.shuffle = self._rng.spawn(1)[0]
         _, batch.values[-1] = greedy(self._acting, self._observations)
         return scores
 
-    def _learn(self, batch: _Batch, rng: np.random.Generator) -> float:
+    def _learn(self, batch: _Batch) -> float:
         settings, learner = self._settings, self._learner
         targets = lambda_returns(
             batch.rewards, batch.ends, batch.values, settings.gamma, settings.trace
@@ -152,7 +149,7 @@ class Pqn:
         device = learner.network.device
         losses = []
         for _ in range(settings.epochs):
-            order = rng.permutation(len(targets))
+            order = batch.shuffle.permutation(len(targets))
             for chosen in order.reshape(-1, settings.minibatch):
                 seen, taken, wanted = (
                     torch.from_numpy(array[chosen]).to(device)
