@@ -22,7 +22,7 @@ $(VENV)/stamp-%: pyproject.toml
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]' $(EXTRA)
 	@touch $@
 
-$(VENV)/stamp-import: EXTRA = $(TORCH)
+$(VENV)/stamp-import $(VENV)/stamp-train: EXTRA = $(TORCH)
 
 PLAY_STAMPS := $(VENV)/stamp-play,hw,sim
 TEST_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-test
@@ -35,10 +35,10 @@ play: $(PLAY_STAMPS) ## Play an episode on the co-simulated accelerator (GAME=br
 test: $(TEST_STAMPS) ## Pass the tests: unit tests, co-simulation benches, exactness
 	$(RUN)/python -m pytest -n 2 --dist loadgroup
 
-test-torch: $(TEST_STAMPS) $(VENV)/stamp-import $(VENV)/stamp-compare ## Tests of what needs torch or ONNX Runtime
+test-torch: $(TEST_STAMPS) $(VENV)/stamp-train $(VENV)/stamp-compare ## Tests of what needs torch or ONNX Runtime
 	$(RUN)/python -m pytest -m torch
 
-test-slow: $(TEST_STAMPS) $(VENV)/stamp-import ## The long tests: whole games, all random networks
+test-slow: $(TEST_STAMPS) $(VENV)/stamp-train ## The long tests: whole games, all random networks
 	$(RUN)/python -m pytest -m slow
 
 sim: $(TEST_STAMPS) ## Run the cocotb benches of blocks and core

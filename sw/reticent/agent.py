@@ -36,7 +36,7 @@ from .quantise import (
     quantise,
 )
 
-__all__ = ["Agent", "find_agent", "load_agent", "random_agent", "save_agent"]
+__all__ = ["Agent", "agent_bytes", "find_agent", "load_agent", "random_agent", "save_agent"]
 
 FORMAT = "reticent-agent"
 VERSION = 1
@@ -100,8 +100,8 @@ class Agent:
         )
 
 
-def save_agent(agent: Agent, path: Path | str) -> None:
-    """Write an agent file. The same agent gives the same bytes."""
+def agent_bytes(agent: Agent) -> bytes:
+    """The content of an agent file. The same agent gives the same bytes."""
     meta = {
         "format": FORMAT,
         "version": VERSION,
@@ -126,7 +126,12 @@ def save_agent(agent: Agent, path: Path | str) -> None:
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, member.getvalue())
-    Path(path).write_bytes(packed.getvalue())
+    return packed.getvalue()
+
+
+def save_agent(agent: Agent, path: Path | str) -> None:
+    """Write an agent file."""
+    Path(path).write_bytes(agent_bytes(agent))
 
 
 def load_agent(path: Path | str) -> Agent:

@@ -27,6 +27,7 @@ def tune_scales(
     frames: npt.NDArray[np.uint8],
     *,
     threshold: float = DEFAULT_THRESHOLD,
+    accumulator_bits: int = 24,
 ) -> list[float]:
     """Activation scales of the hidden layers that bring int8 delta closest to float delta.
 
@@ -41,7 +42,12 @@ def tune_scales(
     wanted = _advantages(FloatEngine(network, threshold), frames, 1.0)
 
     def cost(fractions: npt.NDArray[np.float64]) -> float:
-        quantised = quantise(network, list(peaks * fractions), thresholds=threshold)
+        quantised = quantise(
+            network,
+            list(peaks * fractions),
+            thresholds=threshold,
+            accumulator_bits=accumulator_bits,
+        )
         got = _advantages(Engine(quantised), frames, quantised.layers[-1].scale)
         return float(np.sqrt(np.abs(got - wanted).max(axis=1)).mean())
 

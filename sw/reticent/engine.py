@@ -39,7 +39,7 @@ from .network import InputSpec, LinearLayer, Network
 from .quantise import QuantisedLayer, QuantisedNetwork, per_layer
 from .vectors import LANES, load, plus, store, times
 
-__all__ = ["Engine", "FloatEngine"]
+__all__ = ["ACCUMULATOR_BITS", "Engine", "FloatEngine"]
 
 Array = npt.NDArray[Any]
 
