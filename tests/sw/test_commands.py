@@ -99,7 +99,7 @@ def test_compile_refuses_with_a_table(capsys, tmp_path):
         (["-o", "x", "--threshold", "-1"], "threshold -1.0 is not allowed"),
         (["-o", "x", "--lanes", "65"], "lanes is 65"),
         (["-o", "x", "--set", "wieght_depth=4"], "did you mean weight_depth?"),
-        (["-o", "x", "--set", "colour=4"], "give one of lanes, fifo_depth"),
+        (["-o", "x", "--set", "colour=4"], "give one of lanes, streams, fifo_depth"),
         (["-o", "x", "--set", "lanes=4"], "give --lanes"),
         (["-o", "x", "--set", "stack"], "for example stack=1024"),
         (["-o", "x", "--set", "stack=many"], "for example stack=1024"),
