@@ -33,18 +33,19 @@ class MemoryUse:
 def memory_uses(config: BuildConfig, used: Mapping[str, int]) -> list[MemoryUse]:
     """Every memory that is a choice of the build; `used` has the rows in use by name.
 
-    The names are those of `Image.used`. Not listed are the few small queues without a choice.
+    The names are those of `Image.used`. What each stream has of its own counts as one memory with
+    wider rows. Not listed are the few small queues without a choice.
     """
     c = config
 
     def row(space: Space) -> int:
         return sum(bits for _, bits, _ in row_fields(c, space))
 
-    waiting = 2 * c.weight_address_bits + c.base_bits + DELTA_BITS
+    waiting = 2 * c.weight_address_bits + c.base_bits + DELTA_BITS + 1  # and whose layer's it is
     event = 2 * c.position_bits + c.slot_bits + DELTA_BITS
     lines = (
         ("weights of a lane", "weight_depth", c.lanes * row(Space.WEIGHT)),
-        ("pointers of a lane", "pointer_depth", c.lanes * row(Space.POINTER)),
+        ("pointers of a lane", "pointer_depth", c.lanes * c.streams * row(Space.POINTER)),
         ("neurons of a lane, even layers", "state_depth_even", c.lanes * row(Space.STATE_EVEN)),
         ("neurons of a lane, odd layers", "state_depth_odd", c.lanes * row(Space.STATE_ODD)),
         ("channels of a lane", "channel_depth", c.lanes * row(Space.CHANNEL)),
@@ -53,9 +54,9 @@ def memory_uses(config: BuildConfig, used: Mapping[str, int]) -> list[MemoryUse]
         ("bytes of a frame", "frame_depth", 8 * c.stack),
         ("stacked frames", "stack", 0),
         ("layers", "layers", row(Space.LAYER)),
-        ("input map rows, all layers", "map_depth", row(Space.ROW)),
-        ("input map columns, all layers", "map_depth", row(Space.COLUMN)),
-        ("output map rows", "map_rows", 2 * c.map_columns),
+        ("input map rows, all layers", "map_depth", c.streams * row(Space.ROW)),
+        ("input map columns, all layers", "map_depth", c.streams * row(Space.COLUMN)),
+        ("output map rows", "map_rows", 2 * c.streams * c.map_columns),
         ("output map columns", "map_columns", 0),
     )
     return [

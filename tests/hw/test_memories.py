@@ -26,8 +26,9 @@ def memories(text):
     [
         BuildConfig(),
         BuildConfig.for_lanes(3, map_rows=7, map_columns=9, stack=2, map_depth=100, layers=3),
+        BuildConfig.for_lanes(6, streams=3, queue_depth=600, map_depth=90),
     ],
-    ids=["default build", "odd build"],
+    ids=["default build", "odd build", "three streams"],
 )
 def test_table_and_verilog_agree(config):
     # All lanes are instances of one module, which comes with its parts after the core's; the
@@ -38,11 +39,20 @@ def test_table_and_verilog_agree(config):
     listed = 0
     for use in memory_uses(config, {}):
         listed += use.built * use.row_bits
+        copies, rest = divmod(use.row_bits, config.streams)
         if use.choice == "queue_depth":
-            assert (use.built - 1, use.row_bits) in in_core  # one event waits in a register
+            # Shared out among the streams; one event of each waits in a register.
+            queue = (use.built // config.streams - 1, use.row_bits)
+            assert in_core.count(queue) == config.streams
         elif use.choice == "map_rows":
             # Even and odd rows of two maps.
-            assert in_core.count(((use.built + 1) // 2, config.map_columns)) == 4
+            rows = ((use.built + 1) // 2, config.map_columns)
+            assert in_core.count(rows) == 4 * config.streams
+        elif use.choice == "map_depth":
+            assert (in_core.count((use.built, copies)), rest) == (config.streams, 0)
+        elif use.choice in ("pointer_depth", "fifo_depth"):
+            bits, rest = divmod(copies, config.lanes)
+            assert (in_lane.count((use.built, bits)), rest) == (config.streams, 0)
         elif "lane" in use.name:
             assert (use.built, use.row_bits // config.lanes) in in_lane
             assert use.row_bits % config.lanes == 0
@@ -50,5 +60,5 @@ def test_table_and_verilog_agree(config):
             assert (use.built, use.row_bits) in in_core
     total = sum(rows * bits for rows, bits in in_core)
     total += config.lanes * sum(rows * bits for rows, bits in in_lane)
-    # Not listed: counters of the layers, quiet rows, and the queue of the threshold pass.
+    # Not listed: counters of the layers, quiet rows, and the queues of the threshold pass.
     assert listed <= total + config.queue_depth < 1.02 * listed

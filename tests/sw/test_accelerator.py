@@ -7,6 +7,7 @@ from reticent.accelerator import Accelerator
 from reticent.compiler import compile_network
 from reticent.config import BuildConfig
 from reticent.errors import UserError
+from reticent.fold import FOLDS, fold_map
 from reticent.golden import Golden
 from reticent.layout import (
     DEVICE_ID,
@@ -166,30 +167,32 @@ def test_result_packet(image):
     assert result.action == int(np.argmax(outputs))
 
 
-def test_accumulators_are_found_where_the_image_says(image):
+@pytest.mark.parametrize("fold", FOLDS)
+def test_accumulators_are_found_where_the_image_says(fold):
+    image = compile_network(NETWORK, CONFIG, fold=fold)
     device = Device()
     accelerator = Accelerator("fake", device, image)
     golden = Golden(NETWORK)
     golden.step(random_frames(NETWORK, 0, 1)[0])
     for i, (layer, acc) in enumerate(zip(image.layers, golden.acc, strict=True)):
         space = Space.STATE_ODD if i % 2 else Space.STATE_EVEN
-        _, height, width = layer.shape
+        folded = fold_map(acc, layer.fold)
+        positions = folded.shape[1] * folded.shape[2]
+
+        def put(position, k, lane, value, layer=layer, space=space):
+            row = layer.state_base + position * layer.channels + k
+            index = row << word_index_bits(CONFIG, space)
+            device.words[int(address(space, index, lane))] = value % (1 << 32)
+
         for channel, slot in enumerate(layer.slots):
-            for position in range(height * width):
-                value = int(acc[channel].reshape(-1)[position])
+            for position in range(positions):
+                value = int(folded[channel].reshape(-1)[position])
                 k, lane = divmod(slot, CONFIG.lanes)
                 if layer.local:  # the sum over the lanes counts, however it is spread
                     k, lane = channel, position % CONFIG.lanes
-                    other = address(
-                        space,
-                        (layer.state_base + position * layer.channels + k)
-                        << word_index_bits(CONFIG, space),
-                        (lane + 1) % CONFIG.lanes,
-                    )
-                    device.words[int(other)] = 77
+                    put(position, k, (lane + 1) % CONFIG.lanes, 77)
                     value -= 77
-                row = layer.state_base + position * layer.channels + k
-                index = row << word_index_bits(CONFIG, space)
-                device.words[int(address(space, index, lane))] = value % (1 << 32)
+                put(position, k, lane, value)
+    assert any(layer.fold == fold for layer in image.layers)
     for found, expected in zip(accelerator.accumulators(), golden.acc, strict=True):
         np.testing.assert_array_equal(found, expected)

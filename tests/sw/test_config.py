@@ -22,6 +22,9 @@ def test_round_trip_through_json():
         ({"lanes": 65}, "lanes is 65"),
         ({"lanes": 0}, "lanes is 0"),
         ({"fifo_depth": 3}, "fifo_depth is 3: give a whole number from 4 to 1024"),
+        ({"streams": 0}, "streams is 0: give a whole number from 1 to 8"),
+        ({"streams": 9}, "streams is 9"),
+        ({"lanes": 6, "streams": 4}, "4 streams do not divide 6 lanes: give a number of streams"),
         ({"weight_bits": 4}, "weight_bits is 4: give a whole number from 8 to 8"),
         ({"accumulator_bits": 33}, "accumulator_bits is 33"),
         ({"multiplier_bits": 16.0}, r"multiplier_bits is 16\.0"),
@@ -30,6 +33,11 @@ def test_round_trip_through_json():
 def test_values_that_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         BuildConfig.from_dict(BuildConfig().to_dict() | change)
+
+
+@pytest.mark.parametrize(("lanes", "streams"), [(16, 4), (3, 3), (64, 8), (6, 2)])
+def test_streams_that_divide_the_lanes(lanes, streams):
+    assert BuildConfig.for_lanes(lanes, streams=streams).streams == streams
 
 
 def test_missing_value_is_refused():
@@ -44,7 +52,8 @@ def test_every_choice_changes_the_hash():
     hashes = {base.hash}
     for field in dataclasses.fields(base):
         if field.name != "weight_bits":  # it has one value
-            hashes.add(base.replace(**{field.name: getattr(base, field.name) - 1}).hash)
+            step = 1 if field.name == "streams" else -1
+            hashes.add(base.replace(**{field.name: getattr(base, field.name) + step}).hash)
     assert len(hashes) == len(dataclasses.fields(base))
     assert base.hash == BuildConfig().hash < 1 << 32
 

@@ -24,6 +24,23 @@ def test_bits_of_a_row_in_all_lanes():
     assert uses["stacked frames"].row_bits == 0
 
 
+def test_streams_have_copies():
+    """Pointers, waiting ranges, coordinate tables and touched maps; weights and neurons once."""
+    one, three = (
+        {use.name: use.row_bits for use in memory_uses(config, {})}
+        for config in (CONFIG.replace(lanes=6), CONFIG.replace(lanes=6, streams=3))
+    )
+    copied = {
+        "pointers of a lane",
+        "ranges waiting in a lane",
+        "input map rows, all layers",
+        "input map columns, all layers",
+        "output map rows",
+    }
+    for name, bits in one.items():
+        assert three[name] == bits * (3 if name in copied else 1), name
+
+
 def test_every_depth_of_the_build_is_listed():
     choices = {use.choice for use in memory_uses(CONFIG, {})}
     depths = {f.name for f in fields(CONFIG) if f.name.endswith("_depth")}
