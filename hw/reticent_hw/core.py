@@ -27,6 +27,11 @@ def either(values):
     return reduce(operator.or_, values)
 
 
+def scan_value(scan):
+    """A scan without `valid`, as one value."""
+    return Cat(scan.row, scan.channel, scan.initialise, scan.last_row, scan.last_column)
+
+
 class Core(wiring.Component):
     """The accelerator.
 
@@ -202,19 +207,20 @@ class Core(wiring.Component):
         with m.Switch(sequencer.phase):
             for i in range(c.layers):
                 with m.Case(i):
-                    m.d.comb += threshold.eq(host.thresholds[i])
+                    m.d.sync += threshold.eq(host.thresholds[i])
+        scan, scanned_lanes = Signal.like(scan_value(scanner.scan)), Signal(c.lanes)
+        m.d.sync += [
+            scan.eq(
+                Mux(sequencer.running, scan_value(scanner.scan), scan_value(sequencer.scan))
+            ),
+            scanned_lanes.eq(scanner.lanes),
+        ]
         for i, lane in enumerate(lanes):
             m.d.comb += [
+                scan_value(lane.scan).eq(scan),
                 lane.go.eq(sequencer.running),
                 lane.target.eq(sequencer.parity),
-                lane.scan.valid.eq(scanner.lanes[i]),
-                lane.scan.initialise.eq(sequencer.scan.initialise),
-                lane.scan.row.eq(Mux(sequencer.running, scanner.scan.row, sequencer.scan.row)),
-                lane.scan.channel.eq(
-                    Mux(sequencer.running, scanner.scan.channel, sequencer.scan.channel)
-                ),
-                lane.scan.last_row.eq(scanner.scan.last_row),
-                lane.scan.last_column.eq(scanner.scan.last_column),
+                lane.scan.valid.eq(scanned_lanes[i]),
                 lane.shift.eq(sequencer.source.shift),
                 lane.is_signed.eq(sequencer.source.signed),
                 lane.threshold.eq(threshold),
@@ -231,6 +237,8 @@ class Core(wiring.Component):
                 m.d.comb += [
                     touched.row.eq(scanner.row),
                     touched.clear.eq(sequencer.clear[parity]),
+                ]
+                m.d.sync += [
                     touched.mark.row.eq(generator.mark.row),
                     touched.mark.second.eq(generator.mark.second),
                     touched.mark.mask.eq(generator.mark.mask),

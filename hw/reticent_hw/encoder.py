@@ -64,6 +64,25 @@ class DeltaEncoder(wiring.Component):
         m = Module()
         c = self._config
 
+        # What follows from the settings, in registers because it is used deep in logic.
+        highest = Signal(
+            data.StructLayout(
+                {"y": c.position_bits, "x": c.position_bits, "channel": unsigned(8)}
+            )
+        )
+        row_pixels = Signal(index_shape(c.frame_depth + 1))
+        first_slots = [Signal(c.slot_bits, name=f"first_slot_{age}") for age in range(c.stack)]
+        m.d.sync += [
+            highest.y.eq(self.height - 1),
+            highest.x.eq(self.width - 1),
+            highest.channel.eq(self.channels - 1),
+            row_pixels.eq(self.width * self.channels),
+            *(
+                slot.eq((self.stack - 1 - age)[: len(self.stack)] * self.channels)
+                for age, slot in enumerate(first_slots)
+            ),
+        ]
+
         # Position of the next pixel.
         y, x, channel = Signal(c.position_bits), Signal(c.position_bits), Signal(8)
         index = Signal(index_shape(c.frame_depth))
@@ -83,9 +102,9 @@ class DeltaEncoder(wiring.Component):
         rest = self.pixels.p.same & self.pixels.p.rest
         accepted = Signal()
         m.d.comb += [
-            last_channel.eq(channel + 1 == self.channels),
-            last_x.eq((last_channel & (x + 1 == self.width)) | skip),
-            last_y.eq(last_x & (y + 1 == self.height)),
+            last_channel.eq(channel == highest.channel),
+            last_x.eq((last_channel & (x == highest.x)) | skip),
+            last_y.eq(last_x & (y == highest.y)),
             self.pixels.ready.eq(self.enable & ~complete & move & ~walking),
             accepted.eq(self.pixels.ready & self.pixels.valid),
             quiet.addr.eq(y),
@@ -97,7 +116,7 @@ class DeltaEncoder(wiring.Component):
             m.d.sync += walking.eq(rest & ~last_x)
         with m.If(taken):
             m.d.sync += [
-                index.eq(Mux(last_y, 0, index + Mux(skip, self.width * self.channels, 1))),
+                index.eq(Mux(last_y, 0, index + Mux(skip, row_pixels, 1))),
                 channel.eq(Mux(last_channel | skip, 0, channel + 1)),
                 complete.eq(last_y),
             ]
@@ -184,24 +203,30 @@ class DeltaEncoder(wiring.Component):
 
         # A row is quiet when its next frame brings no event from the frames before.
         moving, row_moved = Signal(), Signal()
-        m.d.comb += [
+        noticed, notice_y, notice_end = Signal(), Signal.like(y), Signal()
+        m.d.sync += [
+            noticed.eq(compared & moves_on),
+            notice_y.eq(places[0].y),
+            notice_end.eq(ends_row),
             moving.eq(
                 Cat(
                     (after[age] != after[age - 1]) & (age < self.stack) for age in range(1, c.stack)
                 ).any()
             ),
-            quiet_write.addr.eq(places[0].y),
-            quiet_write.data.eq(~(moving | row_moved)),
-            quiet_write.en.eq(compared & moves_on & ends_row),
         ]
-        with m.If(compared & moves_on):
-            m.d.sync += row_moved.eq(~ends_row & (row_moved | moving))
+        m.d.comb += [
+            quiet_write.addr.eq(notice_y),
+            quiet_write.data.eq(~(moving | row_moved)),
+            quiet_write.en.eq(noticed & notice_end),
+        ]
+        with m.If(noticed):
+            m.d.sync += row_moved.eq(~notice_end & (row_moved | moving))
 
         # Stage 4: the changes of this pixel in all stacked frames, one event a cycle.
         changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
         pending = Signal(c.stack)
         others = Signal(c.stack)
-        frame = Signal(index_shape(c.stack))
+        first_slot = Signal(c.slot_bits)
         event = Signal(event_layout(c))
         pushed = Signal()
         queues = []
@@ -217,14 +242,14 @@ class DeltaEncoder(wiring.Component):
         for age in range(c.stack):
             with m.If(pending[age]):
                 m.d.comb += [
-                    frame.eq(self.stack - 1 - age),
+                    first_slot.eq(first_slots[age]),
                     event.delta.eq(changes[age]),
                     others.eq(pending & ((1 << age) - 1)),
                 ]
         m.d.comb += [
             event.y.eq(places[1].y),
             event.x.eq(places[1].x),
-            event.slot.eq(frame * self.channels + places[1].channel),
+            event.slot.eq(first_slot + places[1].channel),
             pushed.eq(pending.any() & has_room),
             moves_on.eq(~pending.any() | (pushed & ~others.any())),
         ]

@@ -18,11 +18,14 @@ from reticent.layout import (
 
 from .interfaces import LoadSignature, command_stream, row_layout
 
-__all__ = ["HostPort"]
+__all__ = ["PROBE_LATENCY", "HostPort"]
+
+PROBE_LATENCY = 3  # cycles from a row's number to the lanes' `state`
 
 
 class HostPort(wiring.Component):
-    """Executes commands: one write a cycle, one read every five cycles.
+    """Executes commands: one write a cycle, one read every `PROBE_LATENCY + 4`
+    cycles.
 
     While a frame is being worked on only restarts and register reads are taken; everything else
     waits. Registers, spaces and lanes that do not exist read as zero, writes to them do nothing;
@@ -38,7 +41,7 @@ class HostPort(wiring.Component):
     executing : a command takes effect, or will before the next frame; the first pixel of a frame
         waits for it
     free : no frame is in progress, and the neurons are initialised
-    probe_row, probe_parity, state : a row of every lane's state, two cycles later
+    probe_row, probe_parity, state : a row of every lane's state, `PROBE_LATENCY` cycles later
     """
 
     def __init__(self, config: BuildConfig):
@@ -75,39 +78,53 @@ class HostPort(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self._config
-        # The command is registered, so that nothing combinational joins the streams.
+        # The command is registered, so that nothing combinational joins the streams, and with it
+        # what is needed to accept it. It takes effect a cycle after it was accepted.
         pending, command = Signal(), Signal(self.commands.payload.shape())
-        is_register = command.space == Space.REGISTER
-        is_state = (command.space == Space.STATE_EVEN) | (command.space == Space.STATE_ODD)
-
-        reading, answered = Signal(), Signal()
-        allowed, accept = Signal(), Signal()
+        always, accept, reading, answered = (
+            Signal(name=n) for n in ("always", "accept", "reading", "answered")
+        )
+        incoming = self.commands.p
         with m.If(self.commands.ready):
-            m.d.sync += [pending.eq(self.commands.valid), command.eq(self.commands.p)]
+            m.d.sync += [
+                pending.eq(self.commands.valid),
+                command.eq(incoming),
+                always.eq(
+                    (incoming.space == Space.REGISTER)
+                    & (~incoming.write | (incoming.index == Register.RESTART))
+                ),
+            ]
         m.d.comb += [
-            allowed.eq(
-                self.free
-                | (is_register & ~command.write)
-                | (is_register & command.write & (command.index == Register.RESTART))
-            ),
-            accept.eq(pending & allowed & ~reading & ~answered),
+            accept.eq(pending & (self.free | always) & ~reading & ~answered),
             self.commands.ready.eq(~pending | accept),
         ]
-        m.d.comb += self.executing.eq(accept | reading | self.restart | (pending & self.free))
-        write = accept & command.write
+        write, accepted = Signal(), Signal.like(command)
+        m.d.sync += write.eq(accept & command.write)
+        with m.If(accept):
+            m.d.sync += accepted.eq(command)
+        m.d.comb += self.executing.eq(
+            accept | write | reading | self.restart | (pending & self.free)
+        )
 
-        # Registers.
-        m.d.sync += [self.restart.eq(0), self.changed.eq(0)]
-        with m.If(write & is_register):
-            with m.Switch(command.index):
-                with m.Case(Register.RESTART):
-                    m.d.sync += self.restart.eq(1)
-                for register in self.settings:
-                    with m.Case(register):
-                        m.d.sync += getattr(self, register.name.lower()).eq(command.data)
-                for i, threshold in enumerate(self.thresholds):
-                    with m.Case(Register.THRESHOLD + i):
-                        m.d.sync += [threshold.eq(command.data), self.changed[i].eq(1)]
+        # Registers: each has its own select, decoded in the cycle before.
+        def selects(register: int) -> Signal:
+            chosen = Signal(name=f"select_{register}")
+            m.d.sync += chosen.eq(
+                accept
+                & command.write
+                & (command.space == Space.REGISTER)
+                & (command.index == register)
+            )
+            return chosen
+
+        m.d.comb += self.restart.eq(selects(Register.RESTART))
+        for register in self.settings:
+            with m.If(selects(register)):
+                m.d.sync += getattr(self, register.name.lower()).eq(accepted.data)
+        m.d.sync += self.changed.eq(0)
+        for i, threshold in enumerate(self.thresholds):
+            with m.If(selects(Register.THRESHOLD + i)):
+                m.d.sync += [threshold.eq(accepted.data), self.changed[i].eq(1)]
 
         # Rows of the memories: words are collected, the last one stores the row.
         words = -(-len(self.load.data) // WORD_BITS)
@@ -116,14 +133,14 @@ class HostPort(wiring.Component):
         m.d.comb += self.load.data.eq(collected)
         spaces = [s for s in Space if s not in (Space.REGISTER, Space.STATE_EVEN, Space.STATE_ODD)]
         with m.If(write):
-            m.d.sync += [self.load.space.eq(command.space), self.load.lane.eq(command.lane)]
+            m.d.sync += [self.load.space.eq(accepted.space), self.load.lane.eq(accepted.lane)]
             for space in spaces:
                 bits = word_index_bits(c, space)
-                with m.If(command.space == space):
-                    word = command.index[:bits] if bits else C(0, 1)
+                with m.If(accepted.space == space):
+                    word = accepted.index[:bits] if bits else C(0, 1)
                     m.d.sync += [
-                        collected.word_select(word, WORD_BITS).eq(command.data),
-                        self.load.row.eq(command.index >> bits),
+                        collected.word_select(word, WORD_BITS).eq(accepted.data),
+                        self.load.row.eq(accepted.index >> bits),
                         self.load.valid.eq(word == row_words(c, space) - 1),
                     ]
 
@@ -134,29 +151,29 @@ class HostPort(wiring.Component):
             Register.BUILD_HASH: c.hash,
             Register.STATUS: Cat(~self.free & ~self.initialising, self.initialising),
         }
-        # In three steps, so that neither the registers nor the lanes are a wide choice at once.
+        # In steps, so that neither the registers nor the lanes are a wide choice at once: the row
+        # goes to the lanes and comes back `PROBE_LATENCY` cycles later, then a lane is chosen.
         value, register_value = Signal(WORD_BITS), Signal(WORD_BITS)
-        step = Signal(3)
-        from_state, of_register, second = Signal(), Signal(), Signal()
-        lane, index = Signal.like(command.lane), Signal.like(command.index)
+        step = Signal(PROBE_LATENCY + 2)
+        from_state, of_register = Signal(), Signal()
+        known = max(Register) + c.layers  # registers are numbered below
+        number = accepted.index[: known.bit_length()]
         m.d.comb += [
-            self.probe_row.eq(command.index >> word_index_bits(c, Space.STATE_EVEN)),
-            self.probe_parity.eq(command.space == Space.STATE_ODD),
+            self.probe_row.eq(accepted.index >> word_index_bits(c, Space.STATE_EVEN)),
+            self.probe_parity.eq(accepted.space == Space.STATE_ODD),
             reading.eq(step.any()),
         ]
         m.d.sync += [
             step.eq(Cat(accept & ~command.write, step)),
+            from_state.eq(
+                (accepted.space == Space.STATE_EVEN) | (accepted.space == Space.STATE_ODD)
+            ),
+            of_register.eq(
+                (accepted.space == Space.REGISTER) & (accepted.index[len(number) :] == 0)
+            ),
             register_value.eq(0),
         ]
-        with m.If(accept):
-            m.d.sync += [
-                from_state.eq(is_state),
-                of_register.eq(is_register),
-                lane.eq(command.lane),
-                index.eq(command.index),
-                second.eq(command.index[0]),
-            ]
-        with m.Switch(index):
+        with m.Switch(number):
             for register, constant in constants.items():
                 with m.Case(register):
                     m.d.sync += register_value.eq(constant)
@@ -168,20 +185,20 @@ class HostPort(wiring.Component):
                     m.d.sync += register_value.eq(threshold)
         selected = Signal(row_layout(c, Space.STATE_EVEN))
         picked = Signal.like(selected)
-        with m.Switch(lane):
+        with m.Switch(accepted.lane):
             for i, state in enumerate(self.state):
                 with m.Case(i):
                     m.d.comb += picked.eq(state)
         m.d.sync += selected.eq(picked)
         sign_extended = Signal(signed(WORD_BITS))
         m.d.comb += sign_extended.eq(selected.acc)
-        with m.If(step[2]):
+        with m.If(step[-1]):
             m.d.sync += [
                 answered.eq(1),
                 value.eq(
                     Mux(
                         from_state,
-                        Mux(second, selected.sent, sign_extended.as_unsigned()),
+                        Mux(accepted.index[0], selected.sent, sign_extended.as_unsigned()),
                         Mux(of_register, register_value, 0),
                     )
                 ),

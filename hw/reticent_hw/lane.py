@@ -185,6 +185,7 @@ class Lane(wiring.Component):
                 "base": unsigned(c.base_bits),
                 "delta": signed(DELTA_BITS),
                 "layer": unsigned(1),
+                "single": unsigned(1),  # holds one weight
             }
         )
         queues, looked_up, heads = [], [], []
@@ -197,12 +198,16 @@ class Lane(wiring.Component):
             )
             stages = [Signal(name=f"looked_up{suffix}_{j}") for j in range(2)]
             asked = Signal(range_layout(c), name=f"asked{suffix}")
-            found, head = (Signal(waiting, name=f"{n}{suffix}") for n in ("found", "head"))
+            found, entry, head = (
+                Signal(waiting, name=f"{n}{suffix}") for n in ("found", "entry", "head")
+            )
             offered = self.range[i]
             m.d.comb += [
                 first.addr.eq(offered.first),
                 end.addr.eq(offered.end),
-                queue.w_data.eq(found),
+                entry.eq(found),
+                entry.single.eq(found.cursor + 1 == found.end),
+                queue.w_data.eq(entry),
                 queue.w_en.eq(stages[1] & (found.cursor != found.end)),
                 head.eq(queue.r_data),
             ]
@@ -260,7 +265,7 @@ class Lane(wiring.Component):
                             m.d.comb += chosen
                             m.d.sync += [
                                 current.eq(heads[i]),
-                                last.eq(heads[i].cursor + 1 == heads[i].end),
+                                last.eq(heads[i].single),
                                 turn.eq((i + 1) % c.streams),
                             ]
 
@@ -316,15 +321,14 @@ class Lane(wiring.Component):
             written_sent.eq(old.sent),
         ]
 
-        # A scan reads its row two cycles after it saw `finished`, which is registered: so sums
-        # whose row was read will be in memory in time.
+        # A scan reads its row three cycles after it saw `finished`, which is registered: so sums
+        # whose row is being read will be in memory in time.
         m.d.sync += self.finished.eq(
             ~(
                 old_heads.any()
                 | Cat(valid & (layer != target) for valid, layer in looked_up).any()
                 | (active & (current.layer != target))
                 | (fetched & (layers[0] != target))
-                | (ready & (layers[1] != target))
             )
         )
 

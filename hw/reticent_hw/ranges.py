@@ -64,14 +64,19 @@ class RangeGenerator(wiring.Component):
             m.d.comb += free[i].eq(~valid[i] | free[i + 1])
             with m.If(free[i + 1]):
                 m.d.sync += valid[i + 1].eq(valid[i])
-        with m.If(free[0]):
-            m.d.sync += valid[0].eq(self.events.valid)
-        m.d.comb += self.events.ready.eq(free[0])
 
-        # Stage 0: the event, in a register.
-        event = Signal(event_layout(c))
+        # Stage 0: a place for two events, so that `ready` is a register.
+        event, spare = Signal(event_layout(c)), Signal(event_layout(c))
+        spared, accept = Signal(), Signal()
+        m.d.comb += [self.events.ready.eq(~spared), accept.eq(self.events.valid & ~spared)]
         with m.If(free[0]):
-            m.d.sync += event.eq(self.events.p)
+            m.d.sync += [
+                event.eq(Mux(spared, spare, self.events.p)),
+                valid[0].eq(spared | accept),
+                spared.eq(0),
+            ]
+        with m.Elif(accept):
+            m.d.sync += [spare.eq(self.events.p), spared.eq(1)]
 
         # Stage 1: look the coordinates up.
         delta = [Signal.like(event.delta, name=f"delta_{i}") for i in range(3)]
@@ -146,7 +151,7 @@ class RangeGenerator(wiring.Component):
             self.mark.row.eq(mark_row),
             self.mark.second.eq(~((pairs_left == 1) & last_single)),
             self.mark.mask.eq(mark_mask),
-            self.busy.eq(Cat(valid).any()),
+            self.busy.eq(Cat(valid).any()),  # the spare event is never alone
         ]
         with m.If(moves):
             m.d.sync += [

@@ -11,11 +11,13 @@ from reticent.layout import Space
 from .interfaces import ScanSignature, at_least_two, event_layout, index_shape, row_layout
 from .lane import SCAN_LATENCY
 
-__all__ = ["NeuronScanner", "group_layout"]
+__all__ = ["EXAMINATION", "GROUPS", "NeuronScanner", "group_layout"]
 
 # Groups that may be under examination or wait for a serialiser. Examination takes
-# SCAN_LATENCY + 2 cycles, so from 12 on it runs at one group a cycle.
-GROUPS = 16
+# EXAMINATION cycles, so with some more it runs at one group a cycle.
+GROUPS = 32
+# From the issue of a group to its answer: addressing, the way to the lanes, and their pass.
+EXAMINATION = 3 + SCAN_LATENCY
 
 
 def group_layout(config: BuildConfig) -> data.StructLayout:
@@ -50,7 +52,8 @@ class NeuronScanner(wiring.Component):
     everything : examine all positions, touched or not; stable until `done`
     touched, row, columns : the layer's touched map: marked rows, and the columns of one
     finished : lanes whose neurons may be examined; not looked at in the first 3 cycles of a pass
-    scan, lanes : a group, and the lanes that it is for; `fired` and `change` come back from each
+    scan, lanes : a group, and the lanes that it is for; it reaches them in the next cycle, and
+        `fired` and `change` come back from each
     local : send groups, not events; stable from `start` until `done`
     events : of each stream, what the neurons send
     groups : of each stream, what the neurons with index `k` of their lanes send
@@ -131,9 +134,9 @@ class NeuronScanner(wiring.Component):
         with m.If(self.start | started):
             m.d.sync += found.eq(0)
 
-        # Issue its groups: column by column (lowest bit first), channel by channel.
-        issuing = Signal()
-        columns = Signal(c.map_columns)
+        # Issue its groups: column by column (lowest bit first), channel by channel. `alone`: there
+        # is no other column.
+        issuing, alone = Signal(), Signal()
         y = Signal.like(self.row)
         base = Signal(c.state_address_bits)
         k = Signal(range(c.channel_depth))
@@ -142,27 +145,32 @@ class NeuronScanner(wiring.Component):
         present, credit, issue, last_channel, last = (
             Signal(name=n) for n in ("present", "credit", "issue", "last_channel", "last")
         )
+        columns, lowest, others = Signal(c.map_columns), Signal.like(column), Signal.like(rest)
         for i in reversed(range(c.map_columns)):
             with m.If(columns[i]):
-                m.d.comb += column.eq(i)
+                m.d.comb += lowest.eq(i)
         m.d.comb += [
-            rest.eq(columns & (columns - 1)),
+            columns.eq(Mux(take, found_columns, rest)),
+            others.eq(columns & (columns - 1)),
             present.eq(issuing & credit),
-            last_channel.eq(k + 1 == source.channels),
-            last.eq(issue & last_channel & (rest == 0)),
+            last.eq(issue & last_channel & alone),
             take.eq(found & (~issuing | last)),
         ]
         with m.If(issue):
-            m.d.sync += [k.eq(Mux(last_channel, 0, k + 1)), index.eq(index + 1)]
-            with m.If(last_channel):
-                m.d.sync += columns.eq(rest)
+            m.d.sync += [
+                k.eq(Mux(last_channel, 0, k + 1)),
+                last_channel.eq(Mux(last_channel, source.channels == 1, k + 2 == source.channels)),
+                index.eq(index + 1),
+            ]
+        with m.If(take | (issue & last_channel)):
+            m.d.sync += [column.eq(lowest), rest.eq(others), alone.eq(others == 0)]
         with m.If(take):
             m.d.sync += [
                 issuing.eq(1),
-                columns.eq(found_columns),
                 y.eq(found_row),
                 base.eq(source.state_base + found_offset),
                 k.eq(0),
+                last_channel.eq(source.channels == 1),
             ]
             with m.If(wraps):
                 m.d.sync += [lap.eq(~lap), index.eq(0)]
@@ -206,10 +214,10 @@ class NeuronScanner(wiring.Component):
 
         # Address of the group, then through the lanes; the coordinates travel along.
         place = data.StructLayout({"y": y.shape(), "x": column.shape(), "k": k.shape()})
-        places = [Signal(place, name=f"place_{i}") for i in range(SCAN_LATENCY + 2)]
+        places = [Signal(place, name=f"place_{i}") for i in range(EXAMINATION)]
         addressed = [Signal(c.lanes, name=f"addressed_{i}") for i in range(2)]
         group_base = Signal.like(base)
-        issued = Signal(SCAN_LATENCY + 2)
+        issued = Signal(EXAMINATION)
         answered = issued[-1]
         m.d.comb += [self.lanes.eq(addressed[1]), self.scan.valid.eq(issued[1])]
         m.d.sync += [

@@ -8,6 +8,7 @@ from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS, Space
 
 from .counters import COUNTS, sum_of
+from .host import PROBE_LATENCY
 from .interfaces import LoadSignature, ScanSignature, index_shape, result_stream, row_layout
 from .memory import LoadedMemory
 
@@ -25,7 +26,7 @@ class Sequencer(wiring.Component):
     last phase ends when all lanes are empty too. Phase 0 starts when the frame is complete, or when
     the event queue is full; while a frame arrives its first events already go to the lanes and wait
     there. After the last phase the result packet goes out (`layout.ResultLayout`), one word every
-    one to five cycles.
+    one to six cycles.
 
     After a reset all neurons are set to their biases first: one row of all lanes a cycle.
 
@@ -49,7 +50,7 @@ class Sequencer(wiring.Component):
     touched : layers whose neurons must all be examined (after a threshold was changed)
     scan : to the lanes while no threshold pass runs
     clear : to the touched maps of even and of odd layers
-    probe_*, state : a state row for the host, two cycles later; only while `idle`
+    probe_*, state : a state row for the host, `PROBE_LATENCY` cycles later; only while `idle`
     """
 
     def __init__(self, config: BuildConfig):
@@ -115,7 +116,6 @@ class Sequencer(wiring.Component):
         source_done = Mux(self.phase == 0, self.source_done[0], self.source_done[1])
         m.d.comb += [
             self.last_phase.eq(self.phase + 1 == self.layers),
-            self.everything.eq(fresh.bit_select(self.phase, 1)),
             self.counting.eq(begun | self.running),
         ]
         with m.If(self.last_taken):
@@ -154,7 +154,7 @@ class Sequencer(wiring.Component):
             ),
             answer.eq(sum_of(partial)),
         ]
-        wait = Signal(2)
+        wait = Signal(range(PROBE_LATENCY + 2))
         results = self.results
 
         def emit(value, *, last=0):
@@ -239,7 +239,10 @@ class Sequencer(wiring.Component):
                 with m.If(settled & ~first_cycle):
                     # What was examined is what the next phase marks.
                     m.d.comb += [self.store.eq(1), self.clear.eq(Mux(parity, 0b01, 0b10))]
-                    m.d.sync += fresh.bit_select(self.phase, 1).eq(0)
+                    m.d.sync += [
+                        fresh.bit_select(self.phase, 1).eq(0),
+                        self.everything.eq(fresh.bit_select(self.phase + 1, 1)),
+                    ]
                     with m.If(self.last_phase):
                         # The result is read through the scan side.
                         m.d.sync += [parity.eq(~parity), word.eq(0), lane.eq(0), begun.eq(0)]
@@ -256,12 +259,13 @@ class Sequencer(wiring.Component):
                             settled.eq(0),
                         ]
 
-            # Memory, register, two steps of addition. The row stays addressed: `answer` must not
+            # To the lanes and back, two steps of addition. The row stays addressed: `answer` must not
             # change until it is taken.
             with m.State("OUTPUT_READ"):
                 m.d.comb += self.scan.row.eq(walk)
                 m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == 3):
+                with m.If(wait == PROBE_LATENCY + 1):
+                    m.d.sync += wait.eq(0)
                     m.next = "OUTPUT"
 
             with m.State("OUTPUT"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -35,8 +36,8 @@ class BuildConfig:
     stack: int = 4  # frames that the device can remember
     frame_depth: int = 8192  # bytes of one frame, at most
     layers: int = 8  # layers, at most
-    weight_depth: int = 8192  # stored weights of a lane
-    pointer_depth: int = 4096  # kernel taps of all layers, for each input channel
+    weight_depth: int = 12288  # stored weights of a lane
+    pointer_depth: int = 6144  # kernel taps of all layers, for each input channel
     state_depth_even: int = 1024  # neurons of a lane in layers 0, 2, 4, ...
     state_depth_odd: int = 256  # neurons of a lane in layers 1, 3, 5, ...
     channel_depth: int = 128  # output channels of a lane, all layers together
@@ -86,22 +87,23 @@ class BuildConfig:
 
     @classmethod
     def for_lanes(cls, lanes: int, **choices: int) -> BuildConfig:
-        """The default build spread over another number of lanes: the same memory in all."""
+        """The default build spread over another number of lanes: the same memory in all, and
+        more streams where an event has too few weights for every lane.
+        """
         base = cls()
         if not isinstance(lanes, int) or not 1 <= lanes <= 64:
             raise UserError(f"lanes is {lanes!r}: give a whole number from 1 to 64")
 
-        def share(depth: int, low: int) -> int:
-            per_lane = -(-depth * base.lanes // lanes)
-            return max(low, 1 << (per_lane - 1).bit_length())
+        def share(depth: int) -> int:
+            return max(64, -(-depth * base.lanes // lanes))
 
         scaled = {
-            # A layer of 32 channels fills 32 lanes; with more, the rows of these stay as they are.
-            "weight_depth": share(base.weight_depth, base.weight_depth // 2),
-            "state_depth_even": share(base.state_depth_even, base.state_depth_even // 2),
-            "state_depth_odd": share(base.state_depth_odd, base.state_depth_odd // 2),
+            "streams": math.gcd(lanes, 4) if lanes > 32 else math.gcd(lanes, 2) if lanes > 16 else 1,
+            "weight_depth": share(base.weight_depth),
+            "state_depth_even": share(base.state_depth_even),
+            "state_depth_odd": share(base.state_depth_odd),
             # Every lane may hold all outputs of the last layer, however many lanes there are.
-            "channel_depth": share(base.channel_depth, base.channel_depth),
+            "channel_depth": max(base.channel_depth, share(base.channel_depth)),
         }
         return cls(lanes=lanes, **{**scaled, **choices})
 

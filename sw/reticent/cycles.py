@@ -33,10 +33,10 @@ STAGES = 5  # of a range generator
 BROADCAST = 4  # from the offer of a range until it is in the lanes' FIFOs
 ROOM = 2  # cycles from the FIFOs' levels to the generators
 SCAN_START = 4  # from the start of a pass to its first group
-SCAN_LATENCY = 9  # from the issue of a group to its answer: addressing and the lanes' pass
-GROUPS = 16  # groups under examination or waiting for a serialiser
-RING = 32  # places of a ring that holds groups; a power of two above GROUPS
-FINISHES = 4  # cycles from the last fetch of a layer until the lane may be examined
+SCAN_LATENCY = 10  # from the issue of a group to its answer: addressing and the lanes' pass
+GROUPS = 32  # groups under examination or waiting for a serialiser
+RING = 64  # places of a ring that holds groups; a power of two above GROUPS
+FINISHES = 3  # cycles from the last fetch of a layer until the lane may be examined
 PIPELINE = 6  # cycles from the last fetch of a lane until it is known to be idle
 NEVER = 1 << 60
 
@@ -65,10 +65,10 @@ class _Encoder(NamedTuple):
 
 
 class _Generators(NamedTuple):
-    """The range generators."""
+    """The range generators: their stages, and last a spare place in front of them."""
 
-    valid: npt.NDArray[np.bool_]  # (streams, STAGES)
-    work: Ints  # (streams, STAGES, fields named below)
+    valid: npt.NDArray[np.bool_]  # (streams, STAGES + 1)
+    work: Ints  # (streams, STAGES + 1, fields named below)
 
 
 class _Lanes(NamedTuple):
@@ -391,11 +391,11 @@ def _lowest(bits: Any) -> int:
 
 
 @compiled
-def _advance(valid: Any, work: Any, room: bool, offer: Any) -> tuple[bool, bool, bool]:
+def _advance(valid: Any, work: Any, room: bool, offer: Any) -> tuple[int, bool, bool]:
     """One cycle of a generator without its input.
 
-    Writes the range that it offers, if any. Returns whether stage 0 is free, whether anything
-    moved, and whether a range waits for room.
+    Writes the range that it offers, if any. Returns the place for an event that comes in this
+    cycle (-1: none), whether anything moved, and whether a range waits for room.
     """
     last = STAGES - 1
     offers = valid[last] and work[last, RANGES] > 0
@@ -417,14 +417,23 @@ def _advance(valid: Any, work: Any, room: bool, offer: Any) -> tuple[bool, bool,
             for j in range(PAIRS + 1):
                 work[i, j] = work[i - 1, j]
         free = free or not valid[i - 1]
-    if free:
+    place = -1
+    if not free:
+        place = -1 if valid[STAGES] else STAGES
+    elif valid[STAGES]:
+        moved = True
+        valid[STAGES] = False
+        for j in range(PAIRS + 1):
+            work[0, j] = work[STAGES, j]
+    else:
+        place = 0
         valid[0] = False
-    return free, moved, offers and not room
+    return place, moved, offers and not room
 
 
 @compiled
 def _serialise(
-    scanner: Any, b: int, local: bool, free: bool, room: bool, lanes: Any, generators: Any,
+    scanner: Any, b: int, local: bool, entry: int, room: bool, lanes: Any, generators: Any,
     target: Any, tables: Any, marks: Any,
 ) -> bool:  # fmt: skip
     """One cycle of a serialiser: an event to its generator, or a local group to its lanes.
@@ -443,11 +452,11 @@ def _serialise(
                 lanes.offer[BROADCAST - 1, b, 1] = target[POINTER_BASE] + k + 1
                 lanes.mask[BROADCAST - 1, b] = scanner.sending[b]
                 scanner.sending[b] = NONE
-        elif free:
+        elif entry >= 0:
             lane = _lowest(scanner.sending[b])
             slot = k * count + lane
-            generators.valid[b, 0] = True
-            _accept(generators.work[b, 0], y, x, slot, target, tables, marks)
+            generators.valid[b, entry] = True
+            _accept(generators.work[b, entry], y, x, slot, target, tables, marks)
             scanner.sending[b] ^= ONE << np.uint64(lane)
         emptied = scanner.sending[b] == NONE
     scanner.popped[b] = 0
@@ -581,19 +590,19 @@ def _frame(
                 lanes.full[i, b] = lanes.full[i + 1, b]
             lanes.offer[BROADCAST - 1, b, 1] = 0
             lanes.mask[BROADCAST - 1, b] = ALL
-            free, moves, waits = _advance(
+            entry, moves, waits = _advance(
                 generators.valid[b], generators.work[b], room, lanes.offer[BROADCAST - 1, b]
             )
             moved |= moves
             if phase > 0:
                 waits |= _serialise(
-                    scanner, b, local, free, room, lanes, generators, target, tables,
+                    scanner, b, local, entry, room, lanes, generators, target, tables,
                     marks[parity],
                 )  # fmt: skip
-            elif free and _head_at(encoder, b) <= t:
+            elif entry >= 0 and _head_at(encoder, b) <= t:
                 y, x, slot = encoder.events[encoder.popped[b] * streams + b]
-                _accept(generators.work[b, 0], y, x, slot, target, tables, marks[parity])
-                generators.valid[b, 0] = True
+                _accept(generators.work[b, entry], y, x, slot, target, tables, marks[parity])
+                generators.valid[b, entry] = True
                 encoder.popped[b] += 1
                 encoder.last_pop[b] = t
                 moved = True
@@ -704,8 +713,8 @@ class CycleModel:
             place=np.zeros(NEXT_PUSH + 1, np.int64),
         )
         self._generators = _Generators(
-            valid=np.zeros((streams, STAGES), np.bool_),
-            work=np.zeros((streams, STAGES, PAIRS + 1), np.int64),
+            valid=np.zeros((streams, STAGES + 1), np.bool_),
+            work=np.zeros((streams, STAGES + 1, PAIRS + 1), np.int64),
         )
         ring = 1 << (config.fifo_depth + 1).bit_length()
         self._lanes = _Lanes(
