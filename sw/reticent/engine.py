@@ -45,6 +45,7 @@ Array = npt.NDArray[Any]
 ACCUMULATOR_BITS = 32
 WORD = 8  # pixels or marks read at once, as one 64-bit word
 CACHE_LINE = 64  # bytes
+PIXEL = np.dtype(np.uint8)
 TOGETHER = 4  # events multiplied at once
 ONE, TWO, THREE, FOUR, EIGHT = (np.uint64(n) for n in (1, 2, 3, TOGETHER, WORD))
 
@@ -603,7 +604,9 @@ class _Delta:
         self._plan = _build_plan(spec.stack, layers, activations, levels, limit)
         self._state = _build_state(spec, self._plan)
         self._machine = _bind(self._plan, self._state)
-        self._pixels = self._state.frame[: spec.pixels].reshape(spec.frame_shape)
+        # As frames mostly come: without an axis of one channel.
+        shape = spec.frame_shape if spec.channels > 1 else spec.frame_shape[:2]
+        self._pixels = self._state.frame[: spec.pixels].reshape(shape)
         self._biases = np.concatenate(
             [
                 np.tile(np.pad(layer.bias, (0, entry["pitch"] - len(layer.bias))), count)
@@ -631,7 +634,10 @@ class _Delta:
     def _advance(self, frame: npt.NDArray[np.uint8]) -> tuple[list[int], list[int]]:
         """One step; returns events and significant multiplications of each layer."""
         state, spec = self._state, self._spec
-        self._pixels[:] = spec.check_frame(frame)
+        pixels = self._pixels
+        if type(frame) is not np.ndarray or frame.dtype is not PIXEL or frame.shape != pixels.shape:
+            frame = spec.check_frame(frame).reshape(pixels.shape)
+        pixels[...] = frame
         copies = spec.history == "repeat" and self._age == 0
         if spec.history == "repeat" and self._age == 1:
             state.past_events[:] = 0  # the copies of the first frame sent together with it
