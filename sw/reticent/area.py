@@ -42,6 +42,7 @@ SMALL = {
     "pointer_depth": 1024,
     "state_depth_even": 512,
     "state_depth_odd": 512,
+    "channel_depth": 64,
     "frame_depth": 2048,
 }
 SAMPLED = (

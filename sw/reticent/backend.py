@@ -40,7 +40,7 @@ class StepResult:
     @property
     def action(self) -> int:
         """The best action; the lowest index wins a tie."""
-        return int(np.argmax(self.outputs))
+        return int(self.outputs.argmax())
 
 
 class Backend(Protocol):

@@ -103,6 +103,8 @@ class Result:
     statistics: Statistics
     difference: str | None  # the first one from the golden model; None: exact on every frame
     mispredicted: int  # frames whose cycles the cycle model predicted wrongly
+    frame_bytes: int  # of a whole frame
+    changed_bytes: float  # of them, those that differ from the frame before: the mean
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `reticent.report`, each layer's utilisation, and where cycles were lost.
@@ -124,6 +126,7 @@ class Result:
             "difference": self.difference,
             "mispredicted": self.mispredicted,
             "lost": self.statistics.waits(),
+            "frame_bytes": {"whole": self.frame_bytes, "changed": self.changed_bytes},
         }
 
 
@@ -188,8 +191,16 @@ def check_game(
             except Difference as difference:
                 differences[lanes] = str(difference)
         advance()
+    later = ~trace.starts[1:]
+    changed = (trace.frames[1:] != trace.frames[:-1])[later]
     return {
-        lanes: Result(statistics[lanes], differences.get(lanes), mispredicted[lanes])
+        lanes: Result(
+            statistics[lanes],
+            differences.get(lanes),
+            mispredicted[lanes],
+            frame_bytes=trace.frames[0].size,
+            changed_bytes=changed.sum() / len(changed) if len(changed) else 0.0,
+        )
         for lanes in cores
     }
 

@@ -8,9 +8,8 @@ How it is fast on one core:
 * Maps lie as (y, x, channel), and the taps of a kernel phase by phase, in the order in which an
   event meets the outputs. So the weights that an event meets are one run of memory (one for each
   row of taps where columns fall off the map), and the accumulators that they change lie alike.
-* A layer's columns are packed (the weights that are not zero, with relative addresses) or, from
-  `PACKED_BELOW` of density on, plain runs: a vector unit multiplies the zeros faster than it could
-  look addresses up. They are never counted.
+* Weights that are zero are multiplied like all others (but never counted): a vector unit does that
+  faster than it could look addresses up, even where only one weight in a hundred is not zero.
 * Events that meet the same outputs are handled together, four at a time: groups of such inputs are
   known beforehand, and inputs are examined group by group. Most changes are small, so that the sum
   of four products fits 16 bits, of which a vector holds twice as many as of 32; where it might not
@@ -43,10 +42,10 @@ __all__ = ["ACCUMULATOR_BITS", "Engine", "FloatEngine"]
 
 Array = npt.NDArray[Any]
 
-PACKED_BELOW = 0.06  # density under which looking up addresses beats multiplying zeros (measured)
 ACCUMULATOR_BITS = 32
 WORD = 8  # pixels or marks read at once, as one 64-bit word
 CACHE_LINE = 64  # bytes
+PIXEL = np.dtype(np.uint8)
 TOGETHER = 4  # events multiplied at once
 ONE, TWO, THREE, FOUR, EIGHT = (np.uint64(n) for n in (1, 2, 3, TOGETHER, WORD))
 
@@ -61,12 +60,9 @@ LAYER = np.dtype(
         ("out_positions", np.int64),
         ("out_channels", np.int64),
         ("pitch", np.int64),  # places that the output channels of a position take: whole vectors
-        ("packed", np.int64),
         ("inputs", np.int64),  # into `inputs`
         ("groups", np.int64),  # into `groups` and `batch`
         ("weights", np.int64),  # into `weights`
-        ("outputs", np.int64),  # into `outputs`
-        ("starts", np.int64),  # into `starts`
         ("events", np.int64),  # into `address` and `delta`
         ("channels", np.int64),  # into `multiplier`: output channels
         ("positions", np.int64),  # into `marks`: output positions
@@ -114,8 +110,6 @@ class _Plan(NamedTuple):
     order: npt.NDArray[np.int32]  # (n,) output positions, in the order of the next layer's groups
     weights: Array  # int8 or float32
     counts: npt.NDArray[np.int32]  # stored weights of a column, for groups of one shape
-    starts: npt.NDArray[np.int32]  # of a packed layer: weights before each (channel, tap)
-    outputs: npt.NDArray[np.int32]  # of a packed layer: output channel of each weight
     multiplier: npt.NDArray[np.float64]
     levels: Array  # (256,) what a pixel of each value sends
     limit: float  # sum of four absolute changes up to which their products fit `vectors.load`
@@ -265,33 +259,12 @@ def _multiply(machine: _Machine, i: int) -> None:
             for column in range(group.columns):
                 touched[marks[first + row * layer.out_width + column]] = 1
         base = layer.neurons + group.position * layer.pitch
-        if layer.packed:
-            _add_packed(machine, layer, group, base, begin, end)
-            continue
         largest = 0 * abs(delta[begin])
         for k in range(np.uint64(begin), np.uint64(end), FOUR):
             one, two, three, four = delta[k], delta[k + ONE], delta[k + TWO], delta[k + THREE]
             largest = max(largest, abs(one) + abs(two) + abs(three) + abs(four))
-        _add_plain(machine, layer, group, base, begin, end, largest <= plan.limit)
+        _add_products(machine, layer, group, base, begin, end, largest <= plan.limit)
     state.significant[i] = products
-
-
-@compiled
-def _add_packed(machine: _Machine, layer: Any, group: Any, base: int, begin: int, end: int) -> None:
-    """Add the products of a batch: only those with weights that are not zero."""
-    plan, acc, address, delta = (
-        machine.plan, machine.state.acc, machine.state.address, machine.state.delta
-    )  # fmt: skip
-    starts, outputs, weights = plan.starts, plan.outputs, plan.weights
-    first_output, first_weight = layer.outputs, layer.weights
-    for row in range(group.rows):
-        for event in range(begin, end):
-            start = layer.starts + address[event] + row * group.step
-            for column in range(group.columns):
-                neuron = np.uint64(base + (row * layer.out_width + column) * layer.pitch)
-                for k in range(starts[start + column], starts[start + column + 1]):
-                    output = np.uint64(outputs[first_output + k])
-                    acc[neuron + output] += delta[event] * weights[first_weight + k]
 
 
 @inlined
@@ -308,10 +281,10 @@ def _four(weights: Any, address: Any, delta: Any, event: Any, weight: Any, pitch
 
 
 @compiled
-def _add_plain(
+def _add_products(
     machine: _Machine, layer: Any, group: Any, base: int, begin: int, end: int, narrow: bool
 ) -> None:
-    """Add the products of a batch, those with zeros included.
+    """Add the products of a batch.
 
     `narrow`: the products of four events, added up, fit the narrow type.
     """
@@ -532,8 +505,6 @@ def _build_plan(
         order=np.int32,
         weights=layers[0].weight.dtype,
         counts=np.int32,
-        starts=np.int32,
-        outputs=np.int32,
         multiplier=np.float64,
     )
     events = neurons = 0
@@ -546,12 +517,8 @@ def _build_plan(
         pitch = _whole(out, LANES)
         weights = np.pad(layer.weight, ((0, pitch - out), (0, 0), (0, 0), (0, 0)))
         weights = weights.transpose(1, 2, 3, 0)[:, order_y, order_x]
-        stored = weights != 0
-        entry["packed"] = packed = (layer.weight != 0).mean() < PACKED_BELOW
-        entry["weights"] = flat.append("weights", weights[stored] if packed else weights.ravel())
-        entry["outputs"] = flat.append("outputs", np.nonzero(stored)[2] if packed else [])
-        counts = stored.sum(axis=2)
-        entry["starts"] = flat.append("starts", np.append(0, np.cumsum(counts)) if packed else [])
+        entry["weights"] = flat.append("weights", weights.ravel())
+        counts = (weights != 0).sum(axis=2)
 
         numbers: dict[tuple[int, int, int, int], int] = {}
         inputs: list[tuple[int, int]] = []
@@ -637,7 +604,9 @@ class _Delta:
         self._plan = _build_plan(spec.stack, layers, activations, levels, limit)
         self._state = _build_state(spec, self._plan)
         self._machine = _bind(self._plan, self._state)
-        self._pixels = self._state.frame[: spec.pixels].reshape(spec.frame_shape)
+        # As frames mostly come: without an axis of one channel.
+        shape = spec.frame_shape if spec.channels > 1 else spec.frame_shape[:2]
+        self._pixels = self._state.frame[: spec.pixels].reshape(shape)
         self._biases = np.concatenate(
             [
                 np.tile(np.pad(layer.bias, (0, entry["pitch"] - len(layer.bias))), count)
@@ -665,7 +634,10 @@ class _Delta:
     def _advance(self, frame: npt.NDArray[np.uint8]) -> tuple[list[int], list[int]]:
         """One step; returns events and significant multiplications of each layer."""
         state, spec = self._state, self._spec
-        self._pixels[:] = spec.check_frame(frame)
+        pixels = self._pixels
+        if type(frame) is not np.ndarray or frame.dtype is not PIXEL or frame.shape != pixels.shape:
+            frame = spec.check_frame(frame).reshape(pixels.shape)
+        pixels[...] = frame
         copies = spec.history == "repeat" and self._age == 0
         if spec.history == "repeat" and self._age == 1:
             state.past_events[:] = 0  # the copies of the first frame sent together with it

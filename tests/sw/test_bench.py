@@ -236,6 +236,7 @@ def report(**changes):
             "difference": None,
             "mispredicted": 0,
             "lost": {LOST_CAUSES[0]: 0.25, LOST_CAUSES[-1]: 0.125},
+            "frame_bytes": {"whole": 7056, "changed": 43.2},
             "layers": layers,
         }
         | changes
@@ -300,6 +301,8 @@ def test_report_text():
     assert ["32", "space_invaders", "25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"] in main
     assert ["conv1", *"5 10 2 0.625 2 0.625".split()] in [x.split() for x in lines]
     assert ["conv1", *"1.0 3.0 4.0 100.0 25.0".split()] in [x.split() for x in lines]
+    latency = "12.3 234.6 345.7 7,056 43 70.56 0.43".split()
+    assert ["32", "space_invaders", *latency] in main
     assert line(text, "golden:")[-2:] == ["6,000", "6.00"]
     assert line(text, "ONNX", "Runtime", "1,", "int8") == ["1,000", "1.00"]
     assert (

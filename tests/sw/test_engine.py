@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import reticent.engine
 from reticent.engine import Engine, FloatEngine
 from reticent.errors import UserError
 from reticent.floatnet import FloatDelta, dense_forward, observe
@@ -55,13 +54,6 @@ def test_engine_equals_golden_model(seed):
 @pytest.mark.parametrize("start", range(1000, 2000, 50))
 def test_engine_equals_golden_model_on_many_more(start):
     for seed in range(start, start + 50):
-        assert_equal_run(seed)
-
-
-@pytest.mark.parametrize("packed_below", [0.0, 2.0], ids=["all plain", "all packed"])
-def test_both_kinds_of_columns_give_the_same(packed_below, monkeypatch):
-    monkeypatch.setattr(reticent.engine, "PACKED_BELOW", packed_below)
-    for seed in range(200, 220):
         assert_equal_run(seed)
 
 

@@ -27,6 +27,7 @@ All but the times is the same on every machine. Exit code 0: every frame was exa
 predicted; 1: one was not.
 """
 
+BAUD, BITS_A_BYTE = 1_000_000, 10  # of a serial link: start, eight data, stop
 WIDTH = 100  # columns of the tables, on a terminal or not
 
 
@@ -103,6 +104,12 @@ def report_text(report: dict[str, Any]) -> str:
     console.print(_losses(results))
     console.print(f"Cycles and utilisation within each layer, {speeds['game']}:")
     console.print(_layers(first))
+    console.print(
+        "Latency from the last pixel to the answer at "
+        f"{speeds['modelled_hz'] / 1e6:g} MHz, and the frame's transfer before it\nat {BAUD:,} "
+        "baud, if all pixels travel or only those that changed (positions and framing left out):"
+    )
+    console.print(_latencies(results, speeds["modelled_hz"]))
     energy = report["energy"]
     console.print(
         f"Energy of a frame, {energy['game']}, in nJ: an estimate, 45 nm, from exact counts; "
@@ -192,6 +199,27 @@ def _layers(results: list[dict[str, Any]]) -> Table:
                 for layer in layers
                 for text in (_number(layer["cycles"]), _number(layer["utilisation"], 3))
             ),
+        )
+    return table
+
+
+def _latencies(results: list[dict[str, Any]], clock_hz: float) -> Table:
+    """One line a game on each build. The cycles are those of the first table."""
+    table = _table(
+        *("lanes", "game", "mean\nus", "p99\nus", "worst\nus", "bytes\nall", "bytes\nchanged"),
+        *("transfer, ms\nall", "transfer, ms\nchanged"),
+        left=2,
+    )
+    for result in sorted(results, key=lambda result: result["lanes"]):
+        cycles, sizes = result["cycles"], result["frame_bytes"]
+        times = (cycles[key] for key in ("mean", "p99", "worst"))
+        moved = (sizes["whole"], sizes["changed"])
+        table.add_row(
+            str(result["lanes"]),
+            result["game"],
+            *(_number(None if t is None else 1e6 * t / clock_hz, 1) for t in times),
+            *(_number(count) for count in moved),
+            *(_number(1e3 * count * BITS_A_BYTE / BAUD, 2) for count in moved),
         )
     return table
 
