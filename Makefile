@@ -24,7 +24,7 @@ $(VENV)/stamp-%: pyproject.toml
 
 $(VENV)/stamp-import $(VENV)/stamp-train: EXTRA = $(TORCH)
 
-PLAY_STAMPS := $(VENV)/stamp-play,hw,sim
+PLAY_STAMPS := $(VENV)/stamp-play,hw,sim,fpga
 TEST_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-test
 
 setup: $(PLAY_STAMPS) $(VENV)/stamp-test ## Make the virtual environment for playing and testing
