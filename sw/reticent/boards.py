@@ -158,10 +158,10 @@ BOARDS = {
         ),
         Board(
             name="orangecrab",
-            title="OrangeCrab r0.2, 25F",
-            device=_ecp5("LFE5U-25F-8MG285", 24_288, 28, 56),
+            title="OrangeCrab r0.2, 85F",
+            device=_ecp5("LFE5U-85F-8MG285", 83_640, 156, 208),
             oscillator_hz=48 * _MHZ,
-            clock_hz=48 * _MHZ,
+            clock_hz=80 * _MHZ,
         ),
     )
 }
