@@ -45,18 +45,16 @@ _MEDIUM = BuildConfig(
     channel_depth=64,
     **_REFERENCE,
 )
-# 40 % of the weights on 16 lanes.
-_LARGE = _MEDIUM.replace(weight_depth=15360)
 # 10.7 % of the weights, convolutions 40 to 70 % dense, on 4 lanes.
 _SMALL = BuildConfig(
     lanes=4,
-    weight_depth=15872,
+    weight_depth=15360,
     relative_bits=8,
-    state_depth_even=3500,
-    state_depth_odd=784,
+    state_depth_even=3472,
+    state_depth_odd=776,
     channel_depth=176,
     accumulator_bits=23,
-    **_REFERENCE,
+    **(_REFERENCE | {"pointer_depth": 2240}),
 )
 
 PRESETS = {

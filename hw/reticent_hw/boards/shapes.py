@@ -12,6 +12,8 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reticent import boards
+
 __all__ = ["BlockShape", "Cut", "Device", "MemoryShape", "Plan", "Resources", "plan"]
 
 NEVER = 1 << 30
@@ -25,34 +27,43 @@ class BlockShape:
 
     rows: int
     bits: int
-    dual: bool
+
+    @property
+    def dual(self) -> bool:
+        """Ports of the widest shape are joined: one reads, one writes."""
+        return self.bits <= DUAL_BITS
 
 
-# The 18 kbit block of Lattice ECP5 and of AMD's 7 series (half of its 36 kbit block).
-SHAPES_18K = (
-    BlockShape(512, 36, dual=False),
-    BlockShape(1024, 18, dual=True),
-    BlockShape(2048, 9, dual=True),
-    BlockShape(4096, 4, dual=True),
-    BlockShape(8192, 2, dual=True),
-    BlockShape(16384, 1, dual=True),
-)
+DUAL_BITS = 18
+# A piece of LUT memory by family: rows, bits, and the LUTs that it takes.
+LUT_PIECES = {
+    "ecp5": (16, 4, 6),  # four for the rows, two for the write port
+    "artix7": (64, 3, 4),
+}
 
 
 @dataclass(frozen=True)
 class Device:
-    """What an FPGA has. `lut_rows` x `lut_bits` of LUT memory take `lut_cost` LUTs."""
+    """What an FPGA has for memories. `lut_rows` x `lut_bits` of LUT memory take `lut_cost` LUTs."""
 
-    name: str
     luts: int
-    flip_flops: int
+    lut_inputs: int  # decides what multiplexers cost
     blocks: int
-    multipliers: int
+    shapes: tuple[BlockShape, ...]
     lut_rows: int
     lut_bits: int
     lut_cost: int
-    lut_inputs: int  # of one LUT: decides what multiplexers cost
-    shapes: tuple[BlockShape, ...] = SHAPES_18K
+
+    @classmethod
+    def of(cls, device: boards.Device) -> Device:
+        """From the facts about a device."""
+        return cls(
+            device.luts,
+            device.lut_inputs,
+            device.rams,
+            tuple(BlockShape(rows, bits) for rows, bits in device.ram.shapes),
+            *LUT_PIECES[device.family],
+        )
 
     def lut_memory(self, rows: int, bits: int, reads: int = 1) -> int:
         """LUTs of a memory of this size, the multiplexers between its banks included."""
