@@ -27,6 +27,10 @@ class SimChannel:
         """Run the board until it has sent something and is done, or falls silent."""
         return self.board.run(max(1, int(timeout * self.board.clock)))
 
+    def time(self) -> float:
+        """Seconds of the board."""
+        return self.board.cycles / self.board.clock
+
     def discard(self) -> None:
         """Forget what the board sent, and what it is still sending."""
         while self.receive(1.0):

@@ -59,7 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--board", default="ulx3s", metavar="NAME", help=f"{', '.join(PRESETS)} (ulx3s)")
+    names = ", ".join(PRESETS)
+    parser.add_argument("--board", default="ulx3s", metavar="NAME", help=f"{names} (ulx3s)")
     parser.add_argument("--link", type=Path, metavar="PATH", help="make this a link to the port")
     chosen = parser.parse_args(arguments)
     try:

@@ -50,6 +50,9 @@ class ByteChannel(Protocol):
     def receive(self, timeout: float) -> bytes:
         """What has arrived, at least one byte unless `timeout` seconds pass; raises ChannelLost."""
 
+    def time(self) -> float:
+        """Seconds, for measuring how long things take."""
+
     def discard(self) -> None:
         """Forget what arrived and was not received yet."""
 
@@ -177,7 +180,7 @@ class Client:
     def _exchange(self, kind: Request, payload: bytes, latency: float) -> Reply:
         packet = encode_request(kind, self._sequence, payload)
         self.traffic.requests += 1
-        began = time.monotonic()
+        began = self._channel.time()
         wait = latency + (len(packet) + 1024) * 2 * self._channel.seconds_a_byte
         lost: ChannelLost | None = None
         for attempt in range(self._tries):
@@ -199,7 +202,7 @@ class Client:
                 lost = error
                 continue
             if reply is not None:
-                self.traffic.seconds += time.monotonic() - began
+                self.traffic.seconds += self._channel.time() - began
                 return reply
             wait *= 2
         if lost:
@@ -211,7 +214,7 @@ class Client:
 
     def _await(self, kind: Request, wait: float) -> Reply | None:
         """The reply to the current request, or None when time is up."""
-        until = time.monotonic() + wait
+        until = self._channel.time() + wait
         while True:
             end = self._arrived.find(DELIMITER)
             while end >= 0:
@@ -224,7 +227,7 @@ class Client:
                     self.traffic.damaged += reply is None
                     self.traffic.stray += reply is not None
                 end = self._arrived.find(DELIMITER)
-            left = until - time.monotonic()
+            left = until - self._channel.time()
             if left <= 0:
                 return None
             data = self._channel.receive(left)

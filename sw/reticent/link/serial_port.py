@@ -6,6 +6,8 @@ import contextlib
 import errno
 import grp
 import os
+import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -61,6 +63,10 @@ class SerialChannel:
         except (OSError, TypeError, serial.SerialException) as error:
             raise ChannelLost(str(error)) from None
 
+    def time(self) -> float:
+        """Seconds."""
+        return time.monotonic()
+
     def discard(self) -> None:
         """Forget what has arrived."""
         with contextlib.suppress(OSError, serial.SerialException):
@@ -84,6 +90,8 @@ class SerialChannel:
 def _why(port: str, baud: int, error: Exception) -> str:
     """What is wrong with a port, and the remedy, in one line."""
     number = getattr(error, "errno", None)
+    if number is None and (inside := re.search(r"\((\d+), ", str(error))):
+        number = int(inside[1])  # pyserial tells some errors in words only
     if isinstance(error, ValueError):
         return f"{port} does not run at {baud} baud: give --baud a rate that the adapter has"
     if number == errno.ENOENT:
