@@ -6,12 +6,17 @@ VENV := .venv
 RUN := $(VENV)/bin
 GAME ?= breakout
 LANES ?= 16
+BOARD ?= ulx3s
+TOOLCHAIN ?=
+SEED ?= 1
+FAULTS ?= 10000
 PLAY ?= --backend sim --episodes 1
 # torch's CPU build; an unpinned torch may pull gigabytes of CUDA packages.
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup play test test-slow test-torch sim lint bench verilog clean
+.PHONY: help setup play test test-slow test-torch sim lint bench verilog boards bitstream program \
+  faults clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +29,9 @@ $(VENV)/stamp-%: pyproject.toml
 
 $(VENV)/stamp-import $(VENV)/stamp-train: EXTRA = $(TORCH)
 
-PLAY_STAMPS := $(VENV)/stamp-play,hw,sim
+PLAY_STAMPS := $(VENV)/stamp-play,hw,sim,fpga
 TEST_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-test
+BOARD_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-boards
 
 setup: $(PLAY_STAMPS) $(VENV)/stamp-test ## Make the virtual environment for playing and testing
 
@@ -54,6 +60,18 @@ bench: $(PLAY_STAMPS) $(VENV)/stamp-import $(VENV)/stamp-compare ## Print the pr
 
 verilog: $(PLAY_STAMPS) ## Write the core as Verilog with its sidecar (LANES=16)
 	$(RUN)/reticent verilog --lanes $(LANES) -o build/reticent-$(LANES)
+
+boards: $(BOARD_STAMPS) ## List the boards, what fits them, and the tools that they need
+	$(RUN)/reticent boards
+
+bitstream: $(BOARD_STAMPS) ## Build for a board (BOARD=ulx3s TOOLCHAIN= SEED=1)
+	$(RUN)/reticent bitstream $(BOARD) --seed $(SEED) $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
+
+program: $(BOARD_STAMPS) ## Load the bitstream into a board (BOARD=ulx3s)
+	$(RUN)/reticent program $(BOARD)
+
+faults: $(PLAY_STAMPS) ## Break the link to a simulated board in every way (FAULTS=10000)
+	$(RUN)/python sim/faults.py --faults $(FAULTS)
 
 clean: ## Remove what the other targets made, the virtual environment included
 	rm -rf $(VENV) build

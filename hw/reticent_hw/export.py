@@ -24,6 +24,7 @@ from reticent.layout import (
     row_words,
 )
 
+from .axis import AXIS_TOP, axis_ports, axis_verilog
 from .core import Core
 
 __all__ = [
@@ -151,6 +152,7 @@ def sidecar(core: Core) -> dict:
         "build_hash": config.hash,
         "device_id": DEVICE_ID,
         "ports": clock + ports,
+        "axis": {"top": AXIS_TOP, "ports": axis_ports(clock + ports)},
         "handshake": "a word moves on a rising edge with valid and ready; valid never waits",
         "command": {
             "fields": {"data": [0, 31], "address": [32, 63], "write": [64, 64]},
@@ -185,10 +187,14 @@ def sidecar(core: Core) -> dict:
 
 
 def write_verilog(config: BuildConfig, folder: Path) -> tuple[Path, Path]:
-    """Write `<TOP>.v` and `<TOP>.json` into `folder`; returns both paths."""
+    """Write `<TOP>.v` and `<TOP>.json` into `folder`; returns both paths.
+
+    The Verilog has the core and a module around it with AXI4-Stream ports.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text, facts = folder / f"{TOP}.v", folder / f"{TOP}.json"
     core = Core(config)
-    text.write_text(core_verilog(core))
-    facts.write_text(json.dumps(sidecar(core), indent=2) + "\n")
+    described = sidecar(core)
+    text.write_text(core_verilog(core) + "\n" + axis_verilog(TOP, described["ports"]))
+    facts.write_text(json.dumps(described, indent=2) + "\n")
     return text, facts

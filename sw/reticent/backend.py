@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backend", "Cycles", "StepResult"]
+__all__ = ["Backend", "Cycles", "FrameTraffic", "LinkUse", "StepResult"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,36 @@ class StepResult:
     events: tuple[int, ...]
     significant: tuple[int, ...]
     cycles: Cycles | None = None
+    # The device had lost its state: this is its answer as to the first frame of an episode.
+    fresh: bool = False
 
     @property
     def action(self) -> int:
         """The best action; the lowest index wins a tie."""
         return int(self.outputs.argmax())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameTraffic:
+    """What one decision moved over a link, framing, retries and all."""
+
+    raw: int  # bytes of the frame itself
+    sent: int  # bytes to the board
+    received: int  # bytes from the board
+    seconds: float  # from the first byte to the answer, by this computer's clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkUse:
+    """What went over the link to a board."""
+
+    board: str  # its name, and where it is
+    clock: int  # Hz of its core
+    baud: int  # bit/s; ten bits are a byte
+    loaded: bool  # the image had to be loaded; otherwise the board held it
+    frames: list[FrameTraffic]
+    retries: int  # requests that were sent again
+    resets: int  # times that the board was found reset, or silent, and was started anew
 
 
 class Backend(Protocol):

@@ -17,9 +17,11 @@ from .quantise import QuantisedNetwork, Thresholds
 if TYPE_CHECKING:
     from .engine import Engine, FloatEngine
     from .golden import Golden
+    from .link.client import Client
 
 __all__ = [
     "BACKENDS",
+    "HARDWARE",
     "ModelBackend",
     "golden_model",
     "image_backend",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 BACKENDS = ("float", "golden", "sim", "fpga")
+HARDWARE = ("sim", "fpga")
 
 
 class ModelBackend:
@@ -87,30 +90,45 @@ def golden_model(network: QuantisedNetwork) -> ModelBackend:
     return ModelBackend("golden", Engine(network))
 
 
-def make_backend(name: str, agent: Agent, thresholds: Thresholds, config: BuildConfig) -> Backend:
+def make_backend(
+    name: str,
+    agent: Agent,
+    thresholds: Thresholds,
+    config: BuildConfig,
+    board: Client | None = None,
+) -> Backend:
     """The backend called `name`, ready for its first frame.
 
-    `thresholds` are in real units: one, or one for the input and each hidden layer. `golden` and
-    `sim` quantise with the widths of `config`; the other choices in it matter to `sim` only.
-    Raises `UserError` for an unknown name or a network that does not fit.
+    `thresholds` are in real units: one, or one for the input and each hidden layer. All but `float`
+    quantise with the widths of `config`; the other choices in it matter to hardware only. `fpga`
+    needs a `board`. Raises `UserError` for an unknown name or a network that does not fit.
     """
     _check_name(name)
-    if name == "sim":
+    if name in HARDWARE:
         from .compiler import compile_network
 
         network = quantised(agent, thresholds, config)
-        return image_backend(name, compile_network(network, config, list(agent.calibration)))
+        image = compile_network(network, config, list(agent.calibration))
+        return image_backend(name, image, board)
     return make_model(name, agent, thresholds, config)
 
 
-def image_backend(name: str, image: Image) -> Backend:
+def image_backend(name: str, image: Image, board: Client | None = None) -> Backend:
     """An image on the hardware called `name`, ready for its first frame.
 
-    Raises `UserError` for a backend that is no hardware, `ToolError` when the hardware fails.
+    `fpga` needs a `board`; loading shows its progress on a terminal. Raises `UserError` for a
+    backend that is no hardware, `ToolError` when the hardware fails.
     """
     _check_name(name)
-    if name != "sim":
-        raise UserError(f"backend {name} runs no image: give --backend sim")
+    if name not in HARDWARE:
+        raise UserError(f"backend {name} runs no image: give --backend sim or fpga")
+    if name == "fpga":
+        from .link.transport import BoardAccelerator, LinkTransport, load_progress
+
+        if board is None:
+            raise UserError("backend fpga needs a board: give --port")
+        with load_progress() as progress:
+            return BoardAccelerator(name, LinkTransport(board, progress), image)
     from reticent_sim.backend import sim_backend
 
     backend: Backend = sim_backend(image.config, image)
@@ -120,8 +138,3 @@ def image_backend(name: str, image: Image) -> Backend:
 def _check_name(name: str) -> None:
     if name not in BACKENDS:
         raise UserError(f"there is no backend {name!r}: give one of {', '.join(BACKENDS)}")
-    if name == "fpga":
-        raise UserError(
-            "backend fpga: this version drives no board yet; give --backend sim for the same "
-            "gateware in co-simulation"
-        )

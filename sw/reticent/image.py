@@ -94,6 +94,14 @@ class Image:
         """Thresholds in counts that the image sets: the input's and every hidden layer's."""
         return [self.registers[Register.THRESHOLD + i] for i in range(len(self.layers))]
 
+    @property
+    def tag(self) -> bytes:
+        """16 bytes that tell what the memories hold; a device keeps them beside its memories."""
+        found = hashlib.sha256(self.config.hash.to_bytes(4, "little"))
+        for space, rows in self.memories.items():
+            found.update(f"{space.name}{rows.shape}".encode() + rows.astype("<u4").tobytes())
+        return found.digest()[:16]
+
     def with_thresholds(self, thresholds: Thresholds) -> Image:
         """The same image with other thresholds in real units: one for all, or one per layer."""
         values = per_layer(thresholds, len(self.layers))

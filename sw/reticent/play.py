@@ -124,8 +124,10 @@ class Checker:
     def add(self, decision: Decision) -> None:
         """Compare one decision."""
         assert decision.result is not None
-        if decision.first:
+        # A board that lost its state begins anew, with no memory of the frames before.
+        if decision.first or decision.result.fresh:
             self.golden.reset()
+        if decision.first:
             self._step = 0
         self._step += 1
         self._where = f"episode {decision.episode + 1}, step {self._step}"

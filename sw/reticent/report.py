@@ -16,7 +16,11 @@ The JSON has exactly these keys; null stands where a backend cannot know:
   `cold_start` the mean over the episodes;
 - `utilisation`: significant / (lanes * cycles), sums after the cold start;
 - `realised_speedup`: (dense / lanes) / cycles, likewise;
-- `checked`: true when every decision was compared with the golden model and was equal.
+- `checked`: true when every decision was compared with the golden model and was equal;
+- `link`: `{board, clock, baud, loaded, retries, resets, raw, sent, received, link_seconds,
+  compute_seconds, seconds}` of a board: bytes of a frame, and bytes that went to and from the board
+  for it, means after the cold start; the time that these bytes take at this baud rate, the time
+  that the core's cycles take, and the time that passed.
 
 The cold start is the first decision of an episode, when everything changes.
 """
@@ -35,9 +39,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .atari import Decision
-from .backend import StepResult
+from .backend import LinkUse, StepResult
 
 __all__ = ["Episode", "Setup", "Statistics"]
+
+BITS_A_BYTE = 10  # on a serial line: start, eight data, stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class Statistics:
         self.setup = setup
         self.episodes: list[Episode] = []
         self.seconds = 0.0
+        self.link: LinkUse | None = None
         self._cold: list[StepResult] = []
         self._warm: list[StepResult] = []
 
@@ -138,6 +145,31 @@ class Statistics:
             "utilisation": utilisation,
             "realised_speedup": speedup,
             "checked": setup.checked and self.decisions > 0,
+            "link": self._link(_mean(totals)),
+        }
+
+    def _link(self, cycles: float | None) -> dict[str, Any] | None:
+        """The link's part of the report; the first frame of all is a cold start."""
+        use = self.link
+        if use is None:
+            return None
+        frames = use.frames[1:]
+        sent = _mean([frame.sent for frame in frames])
+        received = _mean([frame.received for frame in frames])
+        moved = None if sent is None or received is None else sent + received
+        return {
+            "board": use.board,
+            "clock": use.clock,
+            "baud": use.baud,
+            "loaded": use.loaded,
+            "retries": use.retries,
+            "resets": use.resets,
+            "raw": _mean([frame.raw for frame in frames]),
+            "sent": sent,
+            "received": received,
+            "link_seconds": None if moved is None else moved * BITS_A_BYTE / use.baud,
+            "compute_seconds": None if cycles is None else cycles / use.clock,
+            "seconds": _mean([frame.seconds for frame in frames]),
         }
 
     def waits(self) -> dict[str, float]:
@@ -201,6 +233,28 @@ class Statistics:
                 ("lanes wait", waits),
                 ("realised speed-up", speedup),
             ]
+        link = report["link"]
+        if link:
+            state = "loaded" if link["loaded"] else "held the image already"
+            times = (link["link_seconds"], link["compute_seconds"], link["seconds"])
+            wire, compute, passed = (_number(t and 1e3 * t, 3) for t in times)
+            moved = (
+                f"{_number(link['sent'])} sent for {_number(link['raw'])}, "
+                f"{_number(link['received'])} received"
+            )
+            spent = (
+                f"{wire} ms of link at {link['baud']:,} baud, {compute} ms of compute; "
+                f"{passed} ms passed"
+            )
+            facts += [
+                ("board", f"{link['board']}, {link['clock'] / 1e6:g} MHz; {state}"),
+                ("bytes a frame", moved),
+                ("time a frame", spent),
+            ]
+            if link["retries"] or link["resets"]:
+                facts.append(
+                    ("trouble", f"{link['retries']} retries, {link['resets']} resets of the board")
+                )
         if report["checked"]:
             facts.append(("checked", "every decision equals the golden model's, to the bit"))
         return facts

@@ -27,7 +27,7 @@ def test_devices_hold_the_memory_that_their_makers_state():
         "arty-a7-100": 4860,
         "ulx3s": 3744,
         "ecpix5": 3744,
-        "orangecrab": 1008,
+        "orangecrab": 3744,
     }
 
 

@@ -69,7 +69,8 @@ def test_play_random_agent_on_another_game(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "fpga"], "drives no board yet"),
+        (["--backend", "fpga", "--port", "/dev/no"], "there is no port /dev/no: plug the board in"),
+        (["--port", "/dev/no"], "--port and --baud are for boards: give --backend fpga"),
         (["--backend", "gpu"], "no backend 'gpu'"),
         (["--game", "braekout"], "did you mean breakout"),
         (["--game", "pong"], "no agent for pong is shipped"),

@@ -204,7 +204,7 @@ def test_play_an_image_with_another_threshold(compiled, golden_hardware, network
         (["--lanes", "4"], "leave out --config, --lanes and --set"),
         (["--game", "pong"], r"has the actions NOOP, .* \(of breakout\), pong has NOOP, FIRE"),
         (["--backend", "golden"], "backend golden runs no image: give --backend sim"),
-        (["--backend", "fpga"], "drives no board yet"),
+        (["--backend", "fpga", "--port", "/dev/no"], "there is no port /dev/no"),
         (["--agent", "random"], "was compiled from breakout.npz .* agent random:0.2:0 is another"),
         (["--agent", "no.npz"], "no.npz cannot be read"),
         (["--threshold", "-0.1"], "threshold -0.1 is not allowed"),

@@ -118,7 +118,7 @@ def test_float_and_golden_count_alike(agent, game):
 @pytest.mark.parametrize(
     ("name", "thresholds", "message"),
     [
-        ("fpga", 0.01, "drives no board yet; give --backend sim"),
+        ("fpga", 0.01, "backend fpga needs a board: give --port"),
         ("flot", 0.01, "no backend 'flot': give one of float, golden, sim, fpga"),
         ("golden", -0.5, "threshold -0.5 is not allowed"),
         ("float", -0.5, "threshold -0.5 is not allowed"),

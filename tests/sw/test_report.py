@@ -25,6 +25,7 @@ KEYS = [
     "utilisation",
     "realised_speedup",
     "checked",
+    "link",
 ]
 
 

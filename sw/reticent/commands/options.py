@@ -7,6 +7,7 @@ import difflib
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..agent import Agent, find_agent, load_agent
 from ..atari import game_name
@@ -14,14 +15,19 @@ from ..config import BuildConfig
 from ..errors import UserError
 from ..quantise import DEFAULT_THRESHOLD
 
+if TYPE_CHECKING:
+    from ..link.client import Client
+
 __all__ = [
     "LANES",
+    "add_board_options",
     "add_build_options",
     "add_threshold_option",
     "asked_build",
     "build_was_asked",
     "check_can_write",
     "chosen_agent",
+    "chosen_board",
     "load_build",
 ]
 
@@ -61,6 +67,25 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         help="other choices of the build, for example weight_depth=16384; `reticent info` shows "
         "all of an image's",
     )
+
+
+def add_board_options(parser: argparse.ArgumentParser) -> None:
+    """`--port` and `--baud`; `chosen_board` reads them."""
+    parser.add_argument(
+        "--port", metavar="PATH", help="serial port of the board (the only one that answers)"
+    )
+    parser.add_argument(
+        "--baud", type=int, metavar="N", help="bit/s of that port, as the board was built (1000000)"
+    )
+
+
+def chosen_board(arguments: argparse.Namespace) -> Client:
+    """The board that `--port` and `--baud` name, or the only one that answers."""
+    from ..link.serial_port import open_board
+
+    if arguments.baud is not None and arguments.baud < 1:
+        raise UserError(f"--baud {arguments.baud}: give the rate that the board was built for")
+    return open_board(arguments.port, arguments.baud)
 
 
 def asked_build(arguments: argparse.Namespace) -> BuildConfig:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from ..atari import FRAME_SHAPE, AtariGame
 from ..backend import Backend
 from ..backends import (
     BACKENDS,
+    HARDWARE,
     ModelBackend,
     golden_model,
     image_backend,
@@ -24,18 +26,25 @@ from ..backends import (
     make_model,
     quantised,
 )
+from ..config import BuildConfig
 from ..errors import UserError
 from ..image import Image
 from ..play import Checker, Difference, Progress, Watcher, play_episodes
 from ..quantise import DEFAULT_THRESHOLD, QuantisedNetwork
 from ..report import Setup, Statistics
 from .options import (
+    add_board_options,
     add_build_options,
     add_threshold_option,
     asked_build,
     build_was_asked,
     check_can_write,
+    chosen_board,
 )
+
+if TYPE_CHECKING:
+    from ..link.client import Client
+    from ..link.transport import BoardAccelerator
 
 EXAMPLES = """\
 examples:
@@ -44,12 +53,13 @@ examples:
   reticent play --game SpaceInvaders --agent random:0.2:0 --backend golden --threshold 0
   reticent play --record breakout.gif --max-decisions 300 --json breakout.json
   reticent play --image breakout.image --max-decisions 500
+  reticent play --backend fpga --port /dev/ttyUSB1
 
 backends:
   float    the float delta network: the published counting
   golden   the quantised delta network in software, equal to the gateware to the bit
   sim      the gateware itself, in co-simulation: also counts clock cycles
-  fpga     the gateware on a board: not in this version
+  fpga     the gateware on a board; the build is the board's own
 
 Exit code 0: played; 1: --check found a difference, or the hardware failed; 2: bad input;
 130: interrupted.
@@ -83,6 +93,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_threshold_option(parser)
     add_build_options(parser)
+    add_board_options(parser)
     add("--episodes", type=int, default=1, metavar="N", help="whole episodes to play (1)")
     add("--max-decisions", type=int, metavar="N", help="stop after N decisions in all")
     add("--seed", type=int, default=0, metavar="N", help="of episode 0; episode k has N + k (0)")
@@ -115,6 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_can_write("--record", arguments.record)
     if arguments.check and arguments.backend == "float":
         raise UserError("--check compares with the integers of the golden model: not for float")
+    if arguments.backend != "fpga" and (arguments.port or arguments.baud):
+        raise UserError("--port and --baud are for boards: give --backend fpga")
     console = Console()
     with ExitStack() as stack:
         game = AtariGame(arguments.game, sticky=arguments.sticky, noop_max=arguments.noop_max)
@@ -167,6 +180,8 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
         except KeyboardInterrupt:
             code = 130
+        if backend.name == "fpga":
+            statistics.link = cast("BoardAccelerator", backend).link_use()
     console.print(statistics.table())
     if arguments.json:
         try:
@@ -184,19 +199,32 @@ def _agent_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
     _check_game(
         f"agent {agent.name}", agent.game, agent.actions, agent.network.input.frame_shape, game
     )
-    config = asked_build(arguments)
+    board = chosen_board(arguments) if arguments.backend == "fpga" else None
+    config = _board_build(board, arguments) if board else asked_build(arguments)
     threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
-    backend = make_backend(arguments.backend, agent, threshold, config)
+    backend = make_backend(arguments.backend, agent, threshold, config, board)
     kind = "float" if backend.name == "float" else "golden"
     return Player(
         backend=backend,
         agent=agent.label,
         threshold=threshold,
-        lanes=config.lanes if backend.name == "sim" else None,
+        lanes=config.lanes if backend.name in HARDWARE else None,
         layers=[(layer.name, layer.dense_multiplications) for layer in agent.network.linear],
         network=quantised(agent, threshold, config) if arguments.check else None,
         model=make_model(kind, agent, threshold, config) if arguments.record else None,
     )
+
+
+def _board_build(board: Client, arguments: argparse.Namespace) -> BuildConfig:
+    """The board's build, which what was asked for must not contradict."""
+    assert board.hello is not None
+    config = board.hello.config
+    if build_was_asked(arguments) and asked_build(arguments) != config:
+        raise UserError(
+            f"the board is build {config.hash:08x} with {config.lanes} lanes: leave out --config, "
+            "--lanes and --set, or build it anew"
+        )
+    return config
 
 
 def _image_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
@@ -224,8 +252,10 @@ def _image_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
                 f"{name} was compiled from {origin.agent}, agent {agent.label} is another "
                 "network: give --agent with that one"
             )
+    board = chosen_board(arguments) if arguments.backend == "fpga" else None
+    backend = image_backend(arguments.backend, image, board)
     return Player(
-        backend=image_backend(arguments.backend, image),
+        backend=backend,
         agent=origin.agent,
         threshold=origin.threshold if arguments.threshold is None else arguments.threshold,
         lanes=config.lanes,

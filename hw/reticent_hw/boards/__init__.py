@@ -1,0 +1,1 @@
+"""Complete designs for boards: pins, clocks, memories, tools. `reticent.boards` has the names."""

@@ -1,0 +1,136 @@
+"""Builds a design's memories in the shapes that `shapes.plan` chose for a device."""
+
+from collections.abc import Sequence
+
+from amaranth import *
+from amaranth.lib import memory
+
+from reticent import boards
+
+from .shapes import Cut, Device, MemoryShape, Plan, plan
+
+__all__ = ["ShapedMemories", "memories_of"]
+
+BLOCK, LUTS = {"ram_style": "block"}, {"ram_style": "distributed"}
+
+
+def shape_of(rows: memory.Memory) -> MemoryShape:
+    """What decides how a memory is built."""
+    ports = rows.read_ports
+    return MemoryShape(
+        rows=rows.depth,
+        bits=Shape.cast(rows.shape).width,
+        reads=len(ports),
+        block=all(port.domain != "comb" for port in ports),
+    )
+
+
+class _Collector:
+    """A platform that notes the memories and builds nothing."""
+
+    def __init__(self):
+        self.found: list[MemoryShape] = []
+
+    def get_memory(self, rows: memory.Memory) -> Elaboratable:
+        self.found.append(shape_of(rows))
+        return Module()
+
+
+def memories_of(design: Elaboratable) -> list[MemoryShape]:
+    """The memories of a design, one entry for each instance. The design is used up by this."""
+    collector = _Collector()
+    Fragment.get(design, collector)
+    return collector.found
+
+
+class ShapedMemories:
+    """A part of a platform: builds every memory as planned.
+
+    Call `plan_memories` before anything is elaborated.
+    """
+
+    plan: Plan
+
+    def plan_memories(self, device: boards.Device, memories: Sequence[MemoryShape]) -> None:
+        """Choose the shapes."""
+        self.plan = plan(Device.of(device), memories)
+
+    def get_memory(self, rows: memory.Memory) -> Elaboratable:
+        """Amaranth's hook for memories."""
+        shape = shape_of(rows)
+        if not shape.block or "ram_style" in rows.attrs:  # the latter is a piece of another one
+            return rows.elaborate(None)
+        return ShapedMemory(rows, self.plan.cuts[shape])
+
+
+class ShapedMemory(Elaboratable):
+    """A memory cut into blocks and LUT memory.
+
+    With two read ports, a block's one port serves the write and the first read port: the row that
+    is written is the row that it reads, so the first port must not be used while rows are written.
+    """
+
+    def __init__(self, rows: memory.Memory, cut: Cut):
+        self._rows, self._cut = rows, cut
+
+    def elaborate(self, platform):
+        m = Module()
+        rows, cut = self._rows, self._cut
+        (write,) = rows.write_ports
+        reads = rows.read_ports
+        bits = Shape.cast(rows.shape).width
+        written = Value.cast(write.data)
+        # (first row, number of rows, first bit, number of bits, whether in blocks)
+        pieces = []
+        low = 0
+        for shape, width in cut.columns:
+            for first in range(0, cut.rows, shape.rows):
+                pieces.append((first, min(shape.rows, cut.rows - first), low, width, True))
+            low += width
+        if cut.spare and cut.rows:
+            pieces.append((0, cut.rows, low, cut.spare, False))
+        if cut.rows < rows.depth:
+            pieces.append((cut.rows, rows.depth - cut.rows, 0, bits, False))
+
+        answers = [Signal(bits, name=f"read_{i}") for i in range(len(reads))]
+        for port, answer in zip(reads, answers, strict=True):
+            m.d.comb += Value.cast(port.data).eq(answer)
+        # Which rows were asked for decides, a cycle later, whose answer counts.
+        asked = [Signal.like(port.addr, name=f"asked_{i}") for i, port in enumerate(reads)]
+        for port, kept in zip(reads, asked, strict=True):
+            with m.If(port.en):
+                m.d.sync += kept.eq(port.addr)
+        for number, (first, count, low, width, block) in enumerate(pieces):
+            m.submodules[f"piece_{number}"] = piece = memory.Memory(
+                shape=width, depth=max(2, count), init=[], attrs=dict(BLOCK if block else LUTS)
+            )
+            whole = first == 0 and count == rows.depth
+
+            def here(address, first=first, count=count, whole=whole):
+                return C(1, 1) if whole else (address >= first) & (address < first + count)
+
+            shared = block and len(reads) == 2
+            put = piece.write_port()
+            gets = [piece.read_port()]
+            if len(reads) == 2:
+                # Blocks of some devices cannot promise the old row to their other port; this one
+                # never looks at a row that is being written.
+                gets.append(piece.read_port(transparent_for=(put,) if block else ()))
+            m.d.comb += [
+                put.addr.eq(write.addr - first),
+                put.data.eq(written[low : low + width]),
+                put.en.eq(write.en & here(write.addr)),
+            ]
+            for port, get in zip(reads, gets, strict=True):
+                m.d.comb += [get.addr.eq(port.addr - first), get.en.eq(port.en)]
+            if shared:
+                together = Mux(write.en, write.addr, reads[0].addr) - first
+                m.d.comb += [
+                    put.addr.eq(together),
+                    gets[0].addr.eq(together),
+                    gets[0].en.eq(reads[0].en | write.en),
+                ]
+            for get, answer, kept in zip(gets, answers, asked, strict=True):
+                with m.If(here(kept)):
+                    m.d.comb += answer[low : low + width].eq(get.data)
+        return m

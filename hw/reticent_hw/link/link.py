@@ -1,0 +1,413 @@
+"""The link: a byte stream on one side, the four streams of the core on the other."""
+
+from amaranth import *
+from amaranth.lib import crc, stream, wiring
+from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
+from amaranth.lib.wiring import In, Out, connect
+
+from reticent.config import BuildConfig
+from reticent.layout import INDEX_BITS, LANE_SHIFT, SPACE_SHIFT, WORD_BITS, Space
+from reticent.link.pixels import REST, VALUES
+from reticent.link.protocol import (
+    ADDRESS,
+    COUNT,
+    FINAL,
+    HEADER_BYTES,
+    LINK_SPACE,
+    LINK_WORDS,
+    REPLY_BIT,
+    TAG_WORDS,
+    WIDTH,
+    LinkWord,
+    Request,
+    Status,
+    link_words,
+)
+
+from ..interfaces import command_stream, pixel_stream, result_stream
+from .receiver import RequestReceiver
+from .replier import Replier
+
+__all__ = ["PATIENCE", "Link"]
+
+PATIENCE = 24  # the core may take 2**PATIENCE cycles for a word, then it counts as stuck
+
+
+class Link(wiring.Component):
+    """Executes requests one after the other, and answers each.
+
+    A request is executed once, however often it comes: the one that has the last sequence number
+    gets the stored reply again, any other but the next number is dropped. Before HELLO and after a
+    reset everything else is refused, so that a driver cannot miss a reset. A core that takes or
+    gives no word in 2**PATIENCE cycles is reset, and so is the session.
+
+    The bytes may come over anything: a serial port, USB, SPI, Ethernet. They are moved by plain
+    ready/valid streams; a request's bytes are taken one a cycle, pixels leave at up to one a cycle.
+
+    Parameters
+    ----------
+    config : the build
+    name : of the board, up to 16 ASCII characters
+    clock, baud : Hz and bit/s, to be told to the driver; baud 0 where there is no serial port
+    request_bytes, reply_bytes : longest request and reply before COBS; the first a power of two
+
+    Members
+    -------
+    received, sent : bytes from and to the host
+    lost, broken : one cycle for each byte that the receiving side lost or refused; only counted
+    commands, replies, pixels, results : of the core
+    core_reset : reset the core
+    session : a driver has said HELLO
+    busy : a request is being executed or answered
+    """
+
+    def __init__(
+        self,
+        config: BuildConfig,
+        *,
+        name: str,
+        clock: int,
+        baud: int,
+        request_bytes: int = 1024,
+        reply_bytes: int = 512,
+        patience: int = PATIENCE,
+    ):
+        self._sizes = request_bytes, reply_bytes
+        self._patience = patience
+        self._constants = {
+            **link_words(config, name),
+            LinkWord.CLOCK: clock,
+            LinkWord.BAUD: baud,
+            LinkWord.REQUEST_BYTES: request_bytes,
+            LinkWord.REPLY_BYTES: reply_bytes,
+        }
+        super().__init__(
+            {
+                "received": In(stream.Signature(8)),
+                "sent": Out(stream.Signature(8)),
+                "lost": In(1),
+                "broken": In(1),
+                "commands": Out(command_stream),
+                "replies": In(stream.Signature(unsigned(WORD_BITS))),
+                "pixels": Out(pixel_stream),
+                "results": In(result_stream),
+                "core_reset": Out(1),
+                "session": Out(1),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        request_bytes, reply_bytes = self._sizes
+        m.submodules.receiver = receiver = RequestReceiver(request_bytes)
+        m.submodules.replier = replier = Replier(reply_bytes)
+        connect(m, wiring.flipped(self.received), receiver.bytes)
+        connect(m, replier.bytes, wiring.flipped(self.sent))
+        payload, content = receiver.payload, replier.content
+
+        # Words of the link itself.
+        counted = {
+            LinkWord.RECEIVED: receiver.intact,
+            LinkWord.DAMAGED: receiver.damaged,
+            LinkWord.REPEATED: Signal(name="repeated"),
+            LinkWord.STRAY: Signal(name="stray"),
+            LinkWord.LOST: self.lost,
+            LinkWord.LINE: self.broken,
+            LinkWord.STUCK: Signal(name="stuck"),
+        }
+        words = dict(self._constants)
+        for word, event in counted.items():
+            words[word] = counter = Signal(WORD_BITS, name=f"count_{word.name.lower()}")
+            m.d.sync += counter.eq(counter + event)
+        # A reset does not clear the boot counter; it is what the reset makes it count.
+        words[LinkWord.BOOT] = boot = Signal(WORD_BITS, reset_less=True)
+        woken = Signal(init=1)
+        m.d.sync += [woken.eq(self.core_reset), boot.eq(boot + (woken & ~ResetSignal()))]
+        tag = Array(Signal(WORD_BITS, name=f"tag_{i}") for i in range(TAG_WORDS))
+        words.update({LinkWord.TAG + i: value for i, value in enumerate(tag)})
+        assert sorted(words) == list(range(LINK_WORDS))
+
+        # The request at hand.
+        following = Signal(32)  # sequence number of the next request
+        status = Signal(Status)
+        kind = receiver.kind
+        index = Signal(range(max(HEADER_BYTES, LINK_WORDS) + 1))
+        address = Signal(8 * ADDRESS)
+        width, left = Signal(8 * WIDTH), Signal(8 * COUNT)
+        is_link = address[SPACE_SHIFT:] == LINK_SPACE
+        word, bytes_left = Signal(WORD_BITS), Signal(range(WORD_BITS // 8 + 1))
+        final, last = Signal(), Signal()  # part of the frame, word of the result
+        token = Signal(8)
+
+        link_word = Signal(WORD_BITS)
+        with m.Switch(Mux(kind == Request.HELLO, index, address[: len(index)])):
+            for number, value in words.items():
+                with m.Case(number):
+                    m.d.comb += link_word.eq(value)
+
+        # What the core took, as a digest.
+        m.submodules.digest = digest = crc.Processor(CRC32_ISO_HDLC(data_width=2 * WORD_BITS))
+        writing, issued = Signal(), Signal()
+        m.d.comb += [
+            self.commands.p.data.eq(word),
+            self.commands.p.index.eq(address[:INDEX_BITS]),
+            self.commands.p.lane.eq(address[LANE_SHIFT:SPACE_SHIFT]),
+            self.commands.p.space.eq(address[SPACE_SHIFT:]),
+            self.commands.p.write.eq(writing),
+            issued.eq(is_link | (self.commands.valid & self.commands.ready)),
+            digest.data.eq(Cat(address, word)),
+            self.busy.eq(receiver.held | replier.busy),
+        ]
+
+        # Waiting for the core.
+        waiting, waited = Signal(), Signal(self._patience)
+        overdue = Signal()
+        m.d.comb += overdue.eq(waiting & waited.all())
+        m.d.sync += [waited.eq(Mux(waiting, waited + 1, 0)), self.core_reset.eq(0)]
+
+        def wait() -> None:
+            """Wait for the core in this cycle; what the state does next takes precedence."""
+            m.d.comb += waiting.eq(1)
+            with m.If(overdue):
+                m.next = "stuck"
+
+        def refuse(why: Status) -> None:
+            m.d.sync += status.eq(why)
+            m.next = "status"
+
+        def send_word(then: str) -> None:
+            """Append `word`, which is set in this cycle, to the reply."""
+            m.d.sync += bytes_left.eq(WORD_BITS // 8)
+            m.next = f"send for {then}"
+            sent_for.append(then)
+
+        sent_for: list[str] = []
+
+        def collect(target: Signal, then: str) -> None:
+            """Fill `target` from the payload, lowest byte first; `index` counts."""
+            with m.If(payload.valid):
+                m.d.comb += payload.ready.eq(1)
+                m.d.sync += [target.eq(Cat(target[8:], payload.payload)), index.eq(index + 1)]
+                with m.If(index == len(target) // 8 - 1):
+                    m.d.sync += index.eq(0)
+                    m.next = then
+            with m.Elif(~receiver.more):
+                refuse(Status.MALFORMED)
+
+        with m.FSM(name="executor"):
+            with m.State("idle"):
+                # An answer that nobody waits for any more.
+                m.d.comb += self.replies.ready.eq(1)
+                m.d.sync += [status.eq(Status.OK), index.eq(0)]
+                hello = kind == Request.HELLO
+                with m.If(receiver.held & ~replier.busy):
+                    with m.If(hello | ~self.session | (receiver.sequence == following)):
+                        m.d.comb += replier.begin.eq(1)
+                        with m.If(hello | self.session):
+                            m.d.sync += following.eq(receiver.sequence + 1)
+                        with m.If(hello):
+                            m.d.sync += self.session.eq(1)
+                        with m.Elif(~self.session):
+                            m.d.sync += status.eq(Status.NO_SESSION)
+                        m.next = "header"
+                    with m.Else():
+                        repeated = receiver.sequence + 1 == following
+                        m.d.comb += [
+                            receiver.release.eq(1),
+                            replier.again.eq(repeated),
+                            counted[LinkWord.REPEATED].eq(repeated),
+                            counted[LinkWord.STRAY].eq(~repeated),
+                        ]
+
+            with m.State("header"):
+                m.d.comb += [
+                    content.valid.eq(1),
+                    content.payload.eq(
+                        Cat(kind | REPLY_BIT, receiver.sequence).word_select(index, 8)
+                    ),
+                    digest.start.eq(1),
+                ]
+                with m.If(content.ready):
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(index == HEADER_BYTES - 1):
+                        m.d.sync += index.eq(0)
+                        with m.If(status != Status.OK):
+                            m.next = "status"
+                        with m.Else():
+                            with m.Switch(kind):
+                                with m.Case(Request.HELLO):
+                                    m.next = "hello"
+                                with m.Case(Request.WRITE):
+                                    m.next = "run"
+                                with m.Case(Request.READ):
+                                    m.next = "read address"
+                                with m.Case(Request.FRAME):
+                                    m.next = "flags"
+                                with m.Default():
+                                    refuse(Status.UNKNOWN)
+
+            with m.State("hello"):
+                m.d.sync += [word.eq(link_word), index.eq(index + 1)]
+                with m.If(index == LINK_WORDS):
+                    m.next = "status"
+                with m.Else():
+                    send_word("hello")
+
+            # WRITE: runs of words.
+            with m.State("run"):
+                with m.If(receiver.more | (index != 0)):
+                    collect(address, "width")
+                with m.Else():
+                    m.d.sync += word.eq(digest.crc)
+                    send_word("status")
+            with m.State("width"):
+                collect(width, "count")
+            with m.State("count"):
+                collect(left, "word")
+            with m.State("word"):
+                m.d.sync += index.eq(0)
+                with m.If(left == 0):
+                    m.next = "run"
+                with m.Elif(payload.valid):
+                    m.d.comb += payload.ready.eq(1)
+                    m.d.sync += [word.word_select(index[:2], 8).eq(payload.payload)]
+                    # Whatever is above the bytes of this run is zero.
+                    with m.If(index == 0):
+                        m.d.sync += word[8:].eq(0)
+                    with m.If(index + 1 == width):
+                        m.next = "write"
+                    with m.Elif(index == WORD_BITS // 8 - 1):
+                        refuse(Status.MALFORMED)
+                    with m.Else():
+                        m.d.sync += index.eq(index + 1)
+                with m.Elif(~receiver.more):
+                    refuse(Status.MALFORMED)
+            with m.State("write"):
+                wait()
+                m.d.comb += [
+                    writing.eq(1),
+                    self.commands.valid.eq(~is_link),
+                    digest.valid.eq(issued),
+                ]
+                with m.If(issued):
+                    m.d.comb += waiting.eq(0)
+                    m.d.sync += [
+                        left.eq(left - 1),
+                        address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1),
+                    ]
+                    with m.If(is_link):
+                        for i in range(TAG_WORDS):
+                            with m.If(address[:INDEX_BITS] == LinkWord.TAG + i):
+                                m.d.sync += tag[i].eq(word)
+                    with m.Elif(address[SPACE_SHIFT:] != Space.REGISTER):
+                        m.d.sync += [value.eq(0) for value in tag]
+                    m.next = "word"
+
+            # READ: words at consecutive addresses.
+            with m.State("read address"):
+                collect(address, "read count")
+            with m.State("read count"):
+                collect(left, "read")
+            with m.State("read"):
+                with m.If(left == 0):
+                    m.next = "status"
+                with m.Else():
+                    wait()
+                    m.d.comb += self.commands.valid.eq(~is_link)
+                    with m.If(issued):
+                        m.d.comb += waiting.eq(0)
+                        m.next = "answer"
+            with m.State("answer"):
+                wait()
+                m.d.comb += self.replies.ready.eq(~is_link)
+                with m.If(is_link | self.replies.valid):
+                    m.d.comb += waiting.eq(0)
+                    m.d.sync += [
+                        word.eq(Mux(is_link, link_word, self.replies.payload)),
+                        left.eq(left - 1),
+                        address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1),
+                    ]
+                    send_word("read")
+
+            # FRAME: tokens become pixels.
+            with m.State("flags"):
+                with m.If(payload.valid):
+                    m.d.comb += payload.ready.eq(1)
+                    m.d.sync += final.eq((payload.payload & FINAL) != 0)
+                    m.next = "token"
+                with m.Elif(~receiver.more):
+                    refuse(Status.MALFORMED)
+            with m.State("token"):
+                m.d.sync += token.eq(payload.payload)
+                with m.If(payload.valid):
+                    m.d.comb += payload.ready.eq(1)
+                    m.next = "pixels"
+                with m.Elif(~receiver.more):
+                    with m.If(final):
+                        m.next = "result"
+                    with m.Else():
+                        m.next = "status"
+            with m.State("pixels"):
+                values, rest = token[VALUES.bit_length() - 1], token[REST.bit_length() - 1]
+                # A token's lower bits count down to zero, its upper bits stay.
+                count = Mux(values, token[:7], token[:6])
+                wait()
+                m.d.comb += [
+                    self.pixels.valid.eq(~values | payload.valid),
+                    self.pixels.p.value.eq(payload.payload),
+                    self.pixels.p.same.eq(~values),
+                    self.pixels.p.rest.eq(~values & rest),
+                    payload.ready.eq(values & self.pixels.ready),
+                ]
+                with m.If(self.pixels.valid & self.pixels.ready):
+                    m.d.comb += waiting.eq(0)
+                    m.d.sync += token.eq(token - 1)
+                    with m.If(count == 0):
+                        m.next = "token"
+                with m.Elif(values & ~receiver.more):
+                    refuse(Status.MALFORMED)
+            with m.State("result"):
+                wait()
+                m.d.comb += self.results.ready.eq(1)
+                with m.If(self.results.valid):
+                    m.d.comb += waiting.eq(0)
+                    m.d.sync += [word.eq(self.results.p.data), last.eq(self.results.p.last)]
+                    send_word("next")
+            with m.State("next"):
+                with m.If(last):
+                    m.next = "status"
+                with m.Else():
+                    m.next = "result"
+
+            for then in dict.fromkeys(sent_for):
+                with m.State(f"send for {then}"):
+                    m.d.comb += [content.valid.eq(1), content.payload.eq(word[:8])]
+                    with m.If(content.ready):
+                        m.d.sync += [word.eq(word >> 8), bytes_left.eq(bytes_left - 1)]
+                        with m.If(bytes_left == 1):
+                            m.next = then
+
+            with m.State("status"):
+                m.d.comb += [content.valid.eq(1), content.payload.eq(status)]
+                with m.If(content.ready):
+                    m.next = "finish"
+            with m.State("finish"):
+                # The reply that does not fit is replaced by one that says so.
+                with m.If(replier.overflow):
+                    m.d.comb += replier.begin.eq(1)
+                    m.d.sync += [status.eq(Status.TOO_LONG), index.eq(0)]
+                    m.next = "header"
+                with m.Elif(content.ready):
+                    m.d.comb += [replier.finish.eq(1), receiver.release.eq(1)]
+                    m.next = "idle"
+
+            with m.State("stuck"):
+                m.d.comb += counted[LinkWord.STUCK].eq(1)
+                m.d.sync += [
+                    self.core_reset.eq(1),
+                    self.session.eq(0),
+                    *(value.eq(0) for value in tag),
+                ]
+                refuse(Status.NO_ANSWER)
+        return m

@@ -1,0 +1,198 @@
+"""A board as a backend: the transport over a link, and the accelerator behind it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from ..accelerator import Accelerator
+from ..backend import FrameTraffic, LinkUse
+from ..errors import ToolError, UserError
+from ..image import Image
+from ..layout import SPACE_SHIFT, ResultLayout, Space
+from .client import Client
+from .pixels import encode_frame, split_frame
+from .protocol import (
+    FINAL,
+    TAG_WORDS,
+    LinkWord,
+    Request,
+    digest,
+    link_address,
+    read_payload,
+    write_runs,
+)
+
+__all__ = ["BoardAccelerator", "LinkTransport", "load_progress"]
+
+Words = npt.NDArray[np.uint32]
+CLOSE = 4  # words: what lies so near is read along, rather than in a request of its own
+Progress = Callable[[int, int], None]  # words written, of
+
+
+class LinkTransport:
+    """Commands and frames over a client. `StateLost` goes through to the caller.
+
+    `progress` is told how far a load is.
+    """
+
+    def __init__(self, client: Client, progress: Progress | None = None) -> None:
+        self.client = client
+        self._progress = progress
+        self._before: npt.NDArray[np.uint8] | None = None
+        self.frames: list[FrameTraffic] = []
+
+    def load(self, image: Image) -> bool:
+        """Make the board hold the image and start an episode; False if it held it already.
+
+        Memories are written only when the board's tag is not the image's. Every write is checked:
+        the board answers with a digest of the words that its core took. Registers are written in
+        any case, and read back.
+        """
+        hello = self.client.hello
+        assert hello is not None
+        if hello.config.hash != image.config.hash:
+            raise UserError(
+                f"the image is for build {image.config.hash:08x}, the board is build "
+                f"{hello.config.hash:08x}: compile the image for this board"
+            )
+        result = 4 * ResultLayout(image.outputs, len(image.layers)).words
+        if result > self.client.reply_room:
+            raise UserError(
+                f"a result of this network has {result} bytes, the board sends up to "
+                f"{self.client.reply_room}: build it with larger reply_bytes"
+            )
+        addresses, data = image.writes()
+        of_memory = addresses >> SPACE_SHIFT != Space.REGISTER
+        tag = image.tag
+        fresh = self._read_tag() != tag
+        if fresh:
+            self._write(addresses[of_memory], data[of_memory], self._progress)
+            words = np.frombuffer(tag, "<u4").astype(np.uint32)
+            self._write(
+                np.array([link_address(LinkWord.TAG + i) for i in range(TAG_WORDS)], np.uint32),
+                words,
+            )
+            if self._read_tag() != tag:
+                raise ToolError("the board does not keep the tag of its image: reset it")
+        self.write(addresses[~of_memory], data[~of_memory])
+        return fresh
+
+    def _read_tag(self) -> bytes:
+        return self.client.request(
+            Request.READ, read_payload(link_address(LinkWord.TAG), TAG_WORDS)
+        )
+
+    def write(self, addresses: Words, data: Words) -> None:
+        """Execute writes in order."""
+        self._before = None
+        self._write(np.asarray(addresses, np.uint32), np.asarray(data, np.uint32))
+
+    def _write(self, addresses: Words, data: Words, progress: Progress | None = None) -> None:
+        at = 0
+        for payload, count in write_runs(addresses, data, self.client.room):
+            reply = self.client.request(Request.WRITE, payload)
+            expected = digest(addresses[at : at + count], data[at : at + count])
+            if int.from_bytes(reply, "little") != expected:
+                raise ToolError(
+                    f"the board took other words than it was sent, from address "
+                    f"{addresses[at]:#010x}: this is a defect of the board's link"
+                )
+            at += count
+            if progress:
+                progress(at, len(data))
+
+    def read(self, addresses: Words) -> Words:
+        """Read words; those that lie close together in one request, with what is between them."""
+        addresses = np.asarray(addresses, np.uint32)
+        if not len(addresses):
+            return addresses
+        wanted, places = np.unique(addresses, return_inverse=True)
+        most = self.client.reply_room // 4
+        found = np.zeros(len(wanted), np.uint32)
+        first = 0
+        breaks = np.flatnonzero(np.diff(wanted.astype(np.int64)) > CLOSE) + 1
+        for end in [*breaks.tolist(), len(wanted)]:
+            while first < end:
+                start = int(wanted[first])
+                last = int(np.searchsorted(wanted[:end], start + most))  # index after the last one
+                count = int(wanted[last - 1]) - start + 1
+                reply = self.client.request(Request.READ, read_payload(start, count))
+                if len(reply) != 4 * count:
+                    raise ToolError(f"the board answered {len(reply)} bytes for {count} words")
+                words = np.frombuffer(reply, "<u4")
+                found[first:last] = words[wanted[first:last] - start]
+                first = last
+        return found[places].reshape(addresses.shape)
+
+    def frame(self, pixels: npt.NDArray[np.uint8], words: int) -> Words:
+        """Send one frame, return its result packet."""
+        traffic = self.client.traffic
+        began = traffic.bytes_sent, traffic.bytes_received, traffic.seconds
+        tokens = encode_frame(pixels, self._before)
+        # Until the answer is there, nobody knows what the board compares the next frame with.
+        self._before = None
+        parts = split_frame(tokens, self.client.room - 1)
+        for part in parts[:-1]:
+            self.client.request(Request.FRAME, bytes([0]) + part)
+        reply = self.client.request(Request.FRAME, bytes([FINAL]) + parts[-1])
+        if len(reply) != 4 * words:
+            raise ToolError(f"the result packet has {len(reply)} bytes, expected {4 * words}")
+        self._before = pixels.copy()
+        self.frames.append(
+            FrameTraffic(
+                raw=pixels.size,
+                sent=traffic.bytes_sent - began[0],
+                received=traffic.bytes_received - began[1],
+                seconds=traffic.seconds - began[2],
+            )
+        )
+        return np.frombuffer(reply, "<u4").astype(np.uint32)
+
+    def close(self) -> None:
+        """Let go of the board."""
+        self.client.close()
+
+
+class BoardAccelerator(Accelerator):
+    """An image on a board. `loaded` says whether its memories had to be written."""
+
+    _transport: LinkTransport
+
+    def _load(self) -> None:
+        self.loaded = self._transport.load(self.image)
+
+    def link_use(self) -> LinkUse:
+        """What went over the link so far."""
+        client = self._transport.client
+        assert client.hello is not None
+        return LinkUse(
+            board=f"{client.hello.name} at {client.port}",
+            clock=client.hello.clock,
+            baud=client.hello.baud,
+            loaded=self.loaded,
+            frames=self._transport.frames,
+            retries=client.traffic.retries,
+            resets=client.traffic.sessions - 1,
+        )
+
+
+@contextlib.contextmanager
+def load_progress() -> Iterator[Progress]:
+    """What to tell a `LinkTransport`, so that a load shows a bar on a terminal."""
+    columns = (
+        TextColumn("loading the image"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} words"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("load", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

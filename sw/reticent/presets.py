@@ -1,0 +1,71 @@
+"""What is built for each board unless something else is asked for.
+
+Needs no gateware: commands take a board's build from here. Devices and clocks are in
+`reticent.boards`; pins, clock generators and tools in `reticent_hw.boards`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .boards import Board, find_board
+from .config import BuildConfig
+
+__all__ = ["PRESETS", "BoardPreset", "find_preset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardPreset:
+    """A build, and the link to it."""
+
+    config: BuildConfig
+    baud: int = 1_000_000
+    request_bytes: int = 1024  # longest request and reply, before COBS
+    reply_bytes: int = 512
+
+
+# Depths hold the reference network on frames of 84 x 84, and so many of its weights. A lane of 16
+# has two channels of the first layers, so relative addresses are short.
+_REFERENCE = {
+    "queue_depth": 512,
+    "frame_depth": 7168,
+    "pointer_depth": 2176,
+    "map_depth": 128,
+    "map_rows": 20,
+    "map_columns": 20,
+    "layers": 6,
+}
+# 20 % of the weights on 16 lanes.
+_MEDIUM = BuildConfig(
+    lanes=16,
+    weight_depth=7424,
+    relative_bits=6,
+    state_depth_even=896,
+    state_depth_odd=224,
+    channel_depth=64,
+    **_REFERENCE,
+)
+# 10.7 % of the weights, convolutions 40 to 70 % dense, on 4 lanes.
+_SMALL = BuildConfig(
+    lanes=4,
+    weight_depth=15360,
+    relative_bits=8,
+    state_depth_even=3472,
+    state_depth_odd=776,
+    channel_depth=176,
+    accumulator_bits=23,
+    **(_REFERENCE | {"pointer_depth": 2240}),
+)
+
+PRESETS = {
+    "ulx3s": BoardPreset(config=_MEDIUM),
+    "ecpix5": BoardPreset(config=_MEDIUM),
+    "orangecrab": BoardPreset(config=_MEDIUM),
+    "arty": BoardPreset(config=_SMALL, request_bytes=512),
+    "arty-a7-100": BoardPreset(config=_MEDIUM),
+}
+
+
+def find_preset(name: str) -> tuple[Board, BoardPreset]:
+    """A board and its preset; raises UserError that lists all boards."""
+    return find_board(name), PRESETS[name]
