@@ -46,17 +46,23 @@ def test_touched_map(config, tmp_path):
     run_bench("touched", config, tmp_path)
 
 
-def test_lane(tmp_path):
-    run_bench("lane", SMALL, tmp_path)
+STREAMS = [pytest.param(n, id=f"{n} streams") for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_lane(streams, tmp_path):
+    config = SMALL.replace(lanes=6, streams=streams) if streams == 3 else SMALL
+    run_bench("lane", config.replace(streams=streams), tmp_path)
 
 
 def test_range_generator(tmp_path):
     run_bench("ranges", SMALL.replace(weight_depth=2048, channel_depth=64), tmp_path)
 
 
-@pytest.mark.parametrize("lanes", [3, 4])
-def test_neuron_scanner(lanes, tmp_path):
-    run_bench("scanner", SMALL.replace(lanes=lanes, state_depth_even=1024), tmp_path)
+@pytest.mark.parametrize(("lanes", "streams"), [(3, 1), (4, 2)])
+def test_neuron_scanner(lanes, streams, tmp_path):
+    config = SMALL.replace(lanes=lanes, streams=streams, state_depth_even=1024)
+    run_bench("scanner", config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +70,7 @@ def test_neuron_scanner(lanes, tmp_path):
     [
         pytest.param(SMALL, id="stack of 4"),
         pytest.param(SMALL.replace(stack=1, queue_depth=16), id="single frames"),
+        pytest.param(SMALL.replace(streams=2), id="2 streams"),
     ],
 )
 def test_delta_encoder(config, tmp_path):

@@ -41,7 +41,10 @@ TWO = BuildConfig(
             ),
             id="3 lanes, no power of two",
         ),
-        pytest.param(TWO.replace(lanes=4, fifo_depth=32, queue_depth=512, stack=4), id="4 lanes"),
+        pytest.param(
+            TWO.replace(lanes=4, streams=2, fifo_depth=32, queue_depth=512, stack=4),
+            id="4 lanes, 2 streams",
+        ),
     ],
 )
 def test_core(config, tmp_path):

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from reticent.balance import assign, channel_loads
+from reticent.balance import assign, channel_loads, coarser, lane_loads
 from reticent.compiler import compile_network
 from reticent.config import BuildConfig
 from reticent.errors import UserError
+from reticent.fold import FOLDS, axes, choose_folds, fold_map, folded_weights
+from reticent.golden import Golden
 from reticent.image import Image
 from reticent.layout import Register, Space, row_fields
 from reticent.memory import memory_uses
@@ -129,8 +131,27 @@ class Walk:
         x = rest // table["channels"]
         assert column["start"] <= x < column["start"] + column["count"]
 
+    def input(self, i, channel, y, x):
+        """(slot, y, x) of the event that input neuron (channel, y, x) of layer i sends."""
+        if i == 0:
+            return channel, y, x
+        described = self.image.layers[i - 1]
+        fy, fx = described.fold
+        folded = (channel * fy + y % fy) * fx + x % fx
+        return described.slots[folded], y // fy, x // fx
+
     def neuron(self, i, lane, state):
         """(channel, y, x) of the neuron in a lane's state row, by the image's map of layer i."""
+        described = self.image.layers[i]
+        channel, y, x = self.folded_neuron(i, lane, state)
+        fy, fx = described.fold
+        channel, qy, qx = np.unravel_index(channel, (described.shape[0], fy, fx))
+        found = int(channel), y * fy + int(qy), x * fx + int(qx)
+        assert all(a < b for a, b in zip(found, described.shape, strict=True))
+        return found
+
+    def folded_neuron(self, i, lane, state):
+        """The same on the folded map."""
         described = self.image.layers[i]
         y, rest = divmod(state - self.layers[i]["state_base"], self.layers[i]["row_stride"])
         x, k = divmod(rest, self.layers[i]["channels"])
@@ -142,22 +163,19 @@ class Walk:
 def check_image(quantised, image):
     """Walk over one event of every input neuron: it must meet exactly the network's weights."""
     walk = Walk(image)
-    stored = [[0] * len(weights) for weights in walk.weights]
     for i, described in enumerate(quantised.layers):
         inputs, height, width = described.in_shape
         out, out_height, out_width = described.out_shape
         (sy, sx), (py, px) = described.stride, described.padding
         _, _, ky, kx = described.weight.shape
         for channel in range(inputs):
-            slot = image.layers[i - 1].slots[channel] if i else channel
             for y in range(height):
                 for x in range(width):
                     met = np.zeros((out, out_height, out_width), np.int64)
-                    for lane, k, state in walk.event(i, slot, y, x):
+                    for lane, k, state in walk.event(i, *walk.input(i, channel, y, x)):
                         neuron = walk.neuron(i, lane, state)
                         assert met[neuron] == 0, "one weight for each pair of neurons"
                         met[neuron] = walk.weights[lane][k]["weight"]
-                        stored[lane][k] += 1
                     expected = np.zeros_like(met)
                     for oy in range(out_height):
                         for ox in range(out_width):
@@ -165,10 +183,19 @@ def check_image(quantised, image):
                             if 0 <= tap_y < ky and 0 <= tap_x < kx:
                                 expected[:, oy, ox] = described.weight[:, channel, tap_y, tap_x]
                     np.testing.assert_array_equal(met, expected, f"layer {i} {channel, y, x}")
-    # Every weight that is not zero lies in the memories once; what follows is padding.
+    # Every weight that is not zero lies in the memories once for each folded tap that has it; what
+    # follows is padding.
     total = sum(pointers[-1] for pointers in walk.pointers)
     assert max(pointers[-1] for pointers in walk.pointers) == image.used["weights of a lane"]
-    assert total == quantised.stored_weights
+    folds = [(1, 1), *(described.fold for described in image.layers)]
+    assert total == sum(
+        np.count_nonzero(folded_weights(described, *axes(described, folds[i], folds[i + 1])))
+        for i, described in enumerate(quantised.layers)
+    )
+    if all(fold == (1, 1) for fold in folds) and all(
+        min(described.out_shape[1:]) > 1 for described in quantised.layers[:-1]
+    ):
+        assert total <= quantised.stored_weights
     check_channels(quantised, image)
 
 
@@ -187,11 +214,61 @@ def check_channels(quantised, image):
             np.testing.assert_array_equal(bias.sum(axis=0), described.bias)
             continue
         k, lane = np.divmod(image.layers[i].slots, lanes)
-        np.testing.assert_array_equal(bias[lane, k], described.bias)
-        np.testing.assert_array_equal(multiplier[lane, k], described.multiplier)
+        classes = int(np.prod(image.layers[i].fold))
+        np.testing.assert_array_equal(bias[lane, k], described.bias.repeat(classes))
+        np.testing.assert_array_equal(multiplier[lane, k], described.multiplier.repeat(classes))
         bias[lane, k] = multiplier[lane, k] = 0
         assert not bias.any()
         assert not multiplier.any()
+
+
+def check_steps(quantised, image, frames):
+    """Play frames by the image's memories alone: events, multiplications and accumulators."""
+    walk, config, golden = Walk(image), image.config, Golden(quantised)
+    tables = walk.layers
+    acc = np.zeros((2, config.lanes, config.state_depth), np.int64)
+    parameters = [rows(image, Space.CHANNEL, lane) for lane in range(config.lanes)]
+    for i, table in enumerate(tables):
+        for lane in range(config.lanes):
+            own = [
+                r["bias"] for r in parameters[lane][table["channel_base"] :][: table["channels"]]
+            ]
+            size = table["rows"] * table["columns"]
+            begin = table["state_base"]
+            acc[i % 2, lane, begin : begin + size * len(own)] = np.tile(own, size)
+    for frame in frames:
+        expected = golden.step(frame)
+        for i, described in enumerate(quantised.layers):
+            products = 0
+            events = golden.delta[i].reshape(described.in_shape)
+            for place in np.argwhere(events).tolist():
+                for lane, k, row in walk.event(i, *walk.input(i, *place)):
+                    acc[i % 2, lane, row] += walk.weights[lane][k]["weight"] * events[tuple(place)]
+                    products += 1
+            assert products == expected.significant[i]
+            check_accumulators(image, i, acc, golden.acc[i], tables[i], parameters)
+
+
+def check_accumulators(image, i, acc, expected, table, parameters):
+    """Neurons of the map as they must be; those that it does not have are told to be silent."""
+    described, lanes = image.layers[i], image.config.lanes
+    folded = fold_map(expected, described.fold)
+    there = fold_map(np.ones(expected.shape, bool), described.fold)
+    _, height, width = folded.shape
+    for channel, y, x in np.ndindex(folded.shape):
+        k, lane = divmod(described.slots[channel], lanes)
+        row = table["state_base"] + (y * width + x) * table["channels"] + k
+        if described.local:
+            row = table["state_base"] + channel
+            assert acc[i % 2, :, row].sum() == expected[channel, y, x]
+            continue
+        if there[channel, y, x]:
+            assert acc[i % 2, lane, row] == folded[channel, y, x]
+        own = parameters[lane][table["channel_base"] + k]
+        missing = (y == height - 1 and own["short_rows"]) or (
+            x == width - 1 and own["short_columns"]
+        )
+        assert bool(missing) == (not there[channel, y, x])
 
 
 def test_dense_layer_by_hand():
@@ -202,7 +279,8 @@ def test_dense_layer_by_hand():
     # The lane with fewer weights is filled up with zeros.
     assert [(r["weight"], r["relative"]) for r in rows(image, Space.WEIGHT, 0)] == [(1, 0), (0, 0)]
     assert [(r["weight"], r["relative"]) for r in rows(image, Space.WEIGHT, 1)] == [(2, 0), (-3, 0)]
-    assert rows(image, Space.CHANNEL, 1) == [{"bias": 2, "multiplier": 11}]
+    channel = {"bias": 2, "multiplier": 11, "short_rows": 0, "short_columns": 0}
+    assert rows(image, Space.CHANNEL, 1) == [channel]
     column = {"taps": 1, "first": 0, "count": 1, "base": 0, "start": 0}
     assert rows(image, Space.COLUMN) == [{"before": 0, **column}, {"before": 1, **column}]
     assert image.registers[Register.OUTPUTS] == 2
@@ -214,7 +292,7 @@ def test_dense_layer_by_hand():
 def test_convolution_by_hand():
     conv = layer([[[[5, 6]]], [[[7, 0]]]], (1, 1, 3), (2, 1, 2), threshold=4)
     outputs = layer([[[[1, 2]], [[3, 4]]]], (2, 1, 2), (1, 1, 1), stride=(1, 2), shift=1)
-    image = compile_network(network(conv, outputs, width=3), BuildConfig(lanes=1))
+    image = compile_network(network(conv, outputs, width=3), BuildConfig(lanes=1), fold=(1, 1))
     first, second = rows(image, Space.LAYER)
     assert first == {
         "pointer_base": 0,
@@ -253,27 +331,79 @@ def test_convolution_by_hand():
     check_image(network(conv, outputs, width=3), image)
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 4, 16])
-@pytest.mark.parametrize("seed", range(8))
-def test_every_weight_is_met_where_it_belongs(seed, lanes):
+@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("lanes", [1, 3, 16])
+@pytest.mark.parametrize("seed", range(6))
+def test_every_weight_is_met_where_it_belongs(seed, lanes, fold):
     quantised = random_network(seed, SMALL)
     trace = random_frames(quantised, seed, 4) if seed % 2 else []
-    check_image(quantised, compile_network(quantised, ROOMY.replace(lanes=lanes), trace))
+    image = compile_network(quantised, ROOMY.replace(lanes=lanes), trace, fold=fold)
+    assert [described.fold for described in image.layers] == choose_folds(quantised, fold)
+    check_image(quantised, image)
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_memories_compute_what_the_golden_model_does(seed, fold):
+    quantised = random_network(200 + seed, SMALL)
+    frames = random_frames(quantised, seed, 4)
+    image = compile_network(quantised, ROOMY.replace(lanes=2 + seed % 3), frames, fold=fold)
+    check_steps(quantised, image, frames)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(8))
 def test_build_without_a_spare_row(seed, lanes):
     quantised = random_network(100 + seed, SMALL)
+    fold = FOLDS[seed % len(FOLDS)]
     roomy = ROOMY.replace(lanes=lanes)
     needed: dict[str, int] = {}
-    for use in memory_uses(roomy, compile_network(quantised, roomy).used):
+    for use in memory_uses(roomy, compile_network(quantised, roomy, fold=fold).used):
         if use.used is not None:
             needed[use.choice] = max(2, use.used, needed.get(use.choice, 0))
     # Slots are as wide as the channels of a lane need, and the input's channels have some too.
     inputs = quantised.layers[0].in_shape[0]
     needed["channel_depth"] = max(needed["channel_depth"], -(-inputs // lanes))
-    check_image(quantised, compile_network(quantised, roomy.replace(**needed)))
+    check_image(quantised, compile_network(quantised, roomy.replace(**needed), fold=fold))
+
+
+def test_the_coarsest_fold_that_balances_is_taken():
+    """One busy channel on two lanes: folded, both work. Two equal ones: nothing to gain."""
+    config = BuildConfig(lanes=2)
+    frames = [np.full((1, 8), n, np.uint8) for n in range(4)]
+
+    def folds(channels):
+        conv = layer(np.ones((channels, 1, 1, 1)), (1, 1, 8), (channels, 1, 8))
+        outputs = layer(np.ones((2, channels, 1, 8)), (channels, 1, 8), (2, 1, 1), stride=(1, 8))
+        quantised = network(conv, outputs, width=8)
+        image = compile_network(quantised, config, frames)
+        check_steps(quantised, image, frames)
+        return [described.fold for described in image.layers]
+
+    assert folds(1) == [(1, 2), (1, 1)]
+    assert folds(2) == [(1, 1), (1, 1)]
+
+
+def test_a_fold_that_does_not_fit_is_not_taken():
+    """Folding takes more pointers here: where they do not fit, the map stays as it is."""
+    conv = layer(np.ones((3, 8, 1, 3)), (8, 1, 4), (3, 1, 2))
+    outputs = layer(np.ones((2, 3, 1, 2)), (3, 1, 2), (2, 1, 1), stride=(1, 2))
+    quantised = network(conv, outputs, width=4, channels=8)
+    frames = [np.full((1, 4, 8), 5 * n, np.uint8) for n in range(4)]
+    config = BuildConfig(lanes=2)
+    folded, plain = (
+        compile_network(quantised, config, frames, fold=fold) for fold in ((1, 2), (1, 1))
+    )
+    assert compile_network(quantised, config, frames).layers == folded.layers
+    used = plain.used["pointers of a lane"]
+    assert used < folded.used["pointers of a lane"]
+    tight = config.replace(pointer_depth=used)
+    assert compile_network(quantised, tight, frames).layers == plain.layers
+    with pytest.raises(UserError, match="raise pointer_depth to"):
+        compile_network(quantised, tight, frames, fold=(1, 2))
+    # When none fits, the least demanding one is the remedy.
+    with pytest.raises(UserError, match=f"raise pointer_depth to {used}\n"):
+        compile_network(quantised, config.replace(pointer_depth=used - 1), frames)
 
 
 def test_same_input_gives_the_same_bytes():
@@ -306,9 +436,9 @@ def test_memory_that_is_too_small(choice):
     outputs = layer(np.ones((2, 5, 1, 1)), (5, 1, 1), (2, 1, 1))
     quantised = network(conv, dense, outputs, height=3, width=4, stack=2)
     roomy = BuildConfig(lanes=2)
-    compile_network(quantised, roomy)
+    compile_network(quantised, roomy, fold=(1, 1))
     with pytest.raises(UserError, match=f"does not fit this build: raise {choice} to") as caught:
-        compile_network(quantised, roomy.replace(**{choice: TIGHT[choice]}))
+        compile_network(quantised, roomy.replace(**{choice: TIGHT[choice]}), fold=(1, 1))
     first, *table = str(caught.value).splitlines()
     assert table[0].split()[:2] == ["memory", "rows"]
     marked = [line.split() for line in table if line.endswith("<-")]
@@ -316,9 +446,9 @@ def test_memory_that_is_too_small(choice):
     assert all(str(TIGHT[choice]) in line for line in marked)
     # The remedy is enough, and no more than needed.
     needed = int(first.split()[-1])
-    compile_network(quantised, roomy.replace(**{choice: needed}))
+    compile_network(quantised, roomy.replace(**{choice: needed}), fold=(1, 1))
     with pytest.raises(UserError, match=f"raise {choice} to {needed}\n"):
-        compile_network(quantised, roomy.replace(**{choice: needed - 1}))
+        compile_network(quantised, roomy.replace(**{choice: needed - 1}), fold=(1, 1))
 
 
 def test_all_memories_that_are_too_small_are_named_at_once():
@@ -417,10 +547,41 @@ def test_balance_without_load():
     assert sorted(channel for group in groups for channel in group) == list(range(10))
 
 
+def test_balance_counts_what_the_lanes_did_before():
+    """A lane that was busy in earlier layers gets the lighter channel."""
+    loads = np.array([[10, 4], [10, 4]])
+    before = np.array([[7, 0], [7, 0]])
+    assert assign(loads, 2, before) == [[1], [0]]
+    assert assign(loads, 2, before[:, ::-1]) == [[0], [1]]
+    assert lane_loads(loads, [[1], [0]]).tolist() == [[4, 10], [4, 10]]
+
+
 def test_channel_loads_are_the_multiplications_of_each_channel():
     conv = layer([[[[1, 1]]], [[[0, 2]]]], (1, 1, 3), (2, 1, 2))
     outputs = layer(np.ones((1, 2, 1, 2)), (2, 1, 2), (1, 1, 1), stride=(1, 2))
     frames = [np.array([[p]], np.uint8).reshape(1, 3) for p in ([0, 0, 0], [9, 0, 0], [9, 9, 0])]
-    loads = channel_loads(network(conv, outputs, width=3), frames)
+    small = network(conv, outputs, width=3)
+    loads = channel_loads(small, frames, [(1, 1), (1, 1)])
     # Frame 1: pixel 0 meets tap 0 at output 0. Frame 2: pixel 1 meets tap 1 and tap 0.
     assert loads[0].tolist() == [[1, 0], [2, 1]]
+    # Folded, each output position is a channel: tap 1 of pixel 1 is output 0, tap 0 output 1.
+    folded = channel_loads(small, frames, [(1, 2), (1, 1)])
+    assert folded[0].tolist() == [[1, 0, 0, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_loads_of_coarser_folds_are_sums(seed):
+    quantised = random_network(seed, SMALL)
+    frames = random_frames(quantised, seed, 4)
+    finest = choose_folds(quantised, FOLDS[-1])
+    measured = channel_loads(quantised, frames, finest)
+    for fold in FOLDS:
+        folds = choose_folds(quantised, fold)
+        for load, fine, coarse, expected in zip(
+            measured, finest, folds, channel_loads(quantised, frames, folds), strict=True
+        ):
+            np.testing.assert_array_equal(coarser(load, fine, coarse), expected)
+    # All channels together: what the golden model counts.
+    golden = Golden(quantised)
+    counted = [golden.step(frame).significant for frame in frames][1:]
+    np.testing.assert_array_equal([load.sum(axis=1) for load in measured], np.transpose(counted))

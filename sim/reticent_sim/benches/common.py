@@ -27,6 +27,7 @@ from reticent_sim.bench import BLOCKS
 
 __all__ = [
     "CONFIG",
+    "SCAN_AFTER",
     "Bench",
     "Pace",
     "Port",
@@ -40,6 +41,10 @@ __all__ = [
 
 PERIOD = 2  # simulator steps of a clock cycle
 LONGEST = 200_000  # cycles of one test; far more than any takes
+
+# From the cycle in which a lane is seen `finished` to the earliest scan: what `Lane` relies on and
+# `NeuronScanner` keeps.
+SCAN_AFTER = 2
 
 CONFIG = BuildConfig.from_dict(json.loads(os.environ["RETICENT_BENCH_CONFIG"]))
 

@@ -13,6 +13,7 @@ from reticent.accelerator import Accelerator
 from reticent.backend import StepResult
 from reticent.compiler import compile_network
 from reticent.errors import UserError
+from reticent.fold import FOLDS
 from reticent.golden import Golden
 from reticent.image import Image
 from reticent.layout import Register, Space, address
@@ -136,8 +137,9 @@ class Player:
             self.number = int(rng.integers(1 << 30))
             self.network = network or random_network(self.number, LIMITS)
             trace = random_frames(self.network, self.number, int(rng.integers(3)))
+            fold = [None, *FOLDS][rng.integers(1 + len(FOLDS))] if network is None else None
             try:
-                self.image: Image = compile_network(self.network, CONFIG, trace)
+                self.image: Image = compile_network(self.network, CONFIG, trace, fold=fold)
                 break
             except UserError:
                 if network is not None:
@@ -157,7 +159,9 @@ class Player:
     def judge(self, got: StepResult, frame: np.ndarray) -> None:
         """Compare a result with the golden model's, and the counters with themselves."""
         bench, expected = self.bench, self.golden.step(frame)
-        what = f"of network {self.number}"
+        folds = [layer.fold for layer in self.image.layers]
+        what = f"of network {self.number} folded {folds}"
+        print("DBG", bench.cycle, got, expected, self.golden.network.thresholds) if got.outputs.tolist()!=expected.outputs.tolist() or list(got.events)!=expected.events else 0
         bench.check(f"outputs {what}", got.outputs.tolist(), expected.outputs.tolist())
         bench.check(f"events {what}", list(got.events), expected.events)
         bench.check(f"significant {what}", list(got.significant), expected.significant)

@@ -10,13 +10,14 @@ from reticent.layout import Space
 from reticent_hw.interfaces import row_layout
 from reticent_hw.lane import SCAN_LATENCY
 
-from .common import CONFIG, Bench, Pace, bench_test, pack
+from .common import CONFIG, SCAN_AFTER, Bench, Pace, bench_test, pack
 
 DEPTHS = (CONFIG.state_depth_even, CONFIG.state_depth_odd)
 LANE = CONFIG.lanes - 1
 TAPS = 64
-PHASES = 16
+PHASES = 24
 DELTA_MAX = 255
+STREAMS = CONFIG.streams
 
 
 def wrap(values):
@@ -51,13 +52,19 @@ class Contents:
             rng.integers(-(1 << 31), 1 << 31, channels) >> rng.integers(32, size=channels)
         )
         self.multiplier = rng.integers(0, 1 << CONFIG.multiplier_bits, channels)
+        self.short_rows, self.short_columns = rng.random((2, channels)) < 0.3
 
     async def load(self, bench: Bench) -> None:
         """Load them, and something else into all other lanes."""
         tables = {
             Space.POINTER: {"start": self.start},
             Space.WEIGHT: {"weight": self.weight, "relative": self.relative},
-            Space.CHANNEL: {"bias": self.bias, "multiplier": self.multiplier},
+            Space.CHANNEL: {
+                "bias": self.bias,
+                "multiplier": self.multiplier,
+                "short_rows": self.short_rows,
+                "short_columns": self.short_columns,
+            },
         }
         for space, table in tables.items():
             layout = row_layout(CONFIG, space)
@@ -97,32 +104,58 @@ class Neurons:
         return len(rows)
 
 
-async def offer(bench: Bench, ranges: list[Range], pace: Pace) -> None:
-    """Offer the ranges while there is room; `room` belongs to the cycle of the offer."""
-    for offered in ranges:
-        while True:
-            await bench.middle
-            go = not pace() and bool(bench["room"])
-            bench["offer"] = go
-            if go:
-                bench["range"] = vars(offered)
-                break
+def shared_out(rng: np.random.Generator, ranges: list[Range]) -> list[list[Range]]:
+    """Each range on one of the buses."""
+    buses: list[list[Range]] = [[] for _ in range(STREAMS)]
+    for offered, bus in zip(ranges, rng.integers(STREAMS, size=len(ranges)), strict=True):
+        buses[bus].append(offered)
+    return buses
+
+
+async def offer(bench: Bench, buses: list[list[Range]], kind: int | None = None) -> None:
+    """Offer each bus its ranges while it has room; `room` belongs to the cycle of the offer.
+
+    All buses go on independently, each with random gaps.
+    """
+    waiting = [list(reversed(ranges)) for ranges in buses]
+    paces = [Pace(bench.rng, kind) for _ in buses]
+    nothing = vars(Range(0, 0, 0, 0))
+    while any(waiting):
+        await bench.middle
+        room, valid, words = bench["room"], 0, [nothing] * STREAMS
+        for i, (ranges, pace) in enumerate(zip(waiting, paces, strict=True)):
+            if ranges and room >> i & 1 and not pace():
+                words[i] = vars(ranges.pop())
+                valid |= 1 << i
+        bench["offer"], bench["range"] = valid, words
     await bench.middle
     bench["offer"] = 0
+    await bench.edge
 
 
-async def count_multiplications(bench: Bench, cycles: list[int]) -> None:
-    """Note the cycles in which the lane multiplies."""
+async def watch_multiplications(bench: Bench, seen: list[tuple[int, int]]) -> None:
+    """Note the cycles in which the lane multiplies, and for which parity."""
     while True:
         await bench.edge
         if bench["multiplies"]:
-            cycles.append(bench.cycle)
+            seen.append((bench.cycle, bench["layer"]))
 
 
 async def drained(bench: Bench) -> None:
-    """Until nothing is in flight: `busy` follows an offer one cycle later."""
-    await bench.cycles(1)
+    """Until nothing is in flight: `busy` follows an offer a cycle later."""
+    await bench.cycles(SCAN_LATENCY)
     await bench.until(lambda: not bench["busy"])
+
+
+async def finished(bench: Bench) -> None:
+    """From the cycle in which the target changes until `finished`; then the earliest scan."""
+    await bench.cycles(2)  # it follows the target one cycle later
+    while True:
+        await bench.middle
+        if bench["finished"]:
+            break
+        await bench.edge
+    await bench.cycles(SCAN_AFTER)
 
 
 async def initialise(bench: Bench, contents: Contents, neurons: Neurons, parity: int) -> None:
@@ -134,26 +167,34 @@ async def initialise(bench: Bench, contents: Contents, neurons: Neurons, parity:
         neurons.acc[parity][row], neurons.sent[parity][row] = contents.bias[channel], 0
         await bench.edge
     bench["scan__initialise"] = 0
-    await bench.cycles(2)
+    await bench.cycles(SCAN_LATENCY)
 
 
-async def examine(bench: Bench, contents: Contents, neurons: Neurons, parity: int) -> None:
-    """A threshold pass over some neurons in random order, with random gaps."""
+async def examine(
+    bench: Bench, contents: Contents, neurons: Neurons, parity: int, first: list[int]
+) -> None:
+    """A threshold pass over some neurons in random order, those of `first` before all others."""
     rng = bench.rng
     shift, signed = int(rng.integers(1, 32)), bool(rng.integers(2))
     threshold = int(rng.choice([0, 1, 20, THRESHOLD_MAX]))
     bench["shift"], bench["is_signed"], bench["threshold"] = shift, signed, threshold
     rows = rng.permutation(DEPTHS[parity])[: rng.integers(DEPTHS[parity])].tolist()
+    rows = [row for row in rows if row not in first] + first[::-1]
     pace = Pace(rng)
     expected = [None] * SCAN_LATENCY  # of the requests of the last cycles, oldest first
     while rows or any(expected):
         request = None
         if rows and not pace():
             row, channel = rows.pop(), int(rng.integers(CONFIG.channel_depth))
+            last_row, last_column = rng.integers(2, size=2).tolist()
             bench["scan__row"], bench["scan__channel"] = row, channel
+            bench["scan__last_row"], bench["scan__last_column"] = last_row, last_column
             acc, sent = neurons.acc[parity][row], neurons.sent[parity][row]
             before = sent - 256 if signed and sent > 127 else sent
-            activation = requantise(acc, contents.multiplier[channel], shift, signed)
+            missing = last_row and contents.short_rows[channel]
+            missing |= last_column and contents.short_columns[channel]
+            multiplier = 0 if missing else contents.multiplier[channel]
+            activation = requantise(acc, multiplier, shift, signed)
             request = (row, int(activation - before), bool(fires(activation, before, threshold)))
             if request[2]:
                 neurons.sent[parity][row] = activation & 0xFF
@@ -175,14 +216,11 @@ async def examine(bench: Bench, contents: Contents, neurons: Neurons, parity: in
 async def compare(bench: Bench, neurons: Neurons, parity: int) -> None:
     """Read every row of one memory through the scan side."""
     bench["target"] = 1 - parity
-    for row in range(DEPTHS[parity] + 1):
-        bench["scan__row"] = min(row, DEPTHS[parity] - 1)
-        await bench.middle
-        if row:  # the row of the cycle before
-            acc, sent = neurons.acc[parity][row - 1], neurons.sent[parity][row - 1]
-            expected = {"acc": int(acc), "sent": int(sent)}
-            bench.check(f"memory {parity}, row {row - 1}", bench["state"], expected)
-        await bench.edge
+    for row in range(DEPTHS[parity]):
+        bench["scan__row"] = row
+        await bench.cycles(SCAN_LATENCY)
+        expected = {"acc": int(neurons.acc[parity][row]), "sent": int(neurons.sent[parity][row])}
+        bench.check(f"memory {parity}, row {row}", bench["state"], expected)
 
 
 async def begin(dut) -> tuple[Bench, Contents, Neurons]:
@@ -196,25 +234,36 @@ async def begin(dut) -> tuple[Bench, Contents, Neurons]:
 
 
 @bench_test
-async def accumulates_while_it_is_scanned(dut):
-    """One memory accumulates, the other one is examined, in turns; at last both are read."""
+async def layers_follow_each_other(dut):
+    """Ranges of a layer wait behind those of the layer before, which is examined as soon as it is
+    `finished`: every sum must be there, and nothing of the new layer may come before."""
     bench, contents, neurons = await begin(dut)
-    multiplications: list[int] = []
-    cocotb.start_soon(count_multiplications(bench, multiplications))
-    expected = 0
+    rng = bench.rng
+    seen: list[tuple[int, int]] = []
+    cocotb.start_soon(watch_multiplications(bench, seen))
+    bench["go"] = 1
+    expected: list[int] = []
+    recent: list[int] = []
     for phase in range(PHASES):
         parity = phase % 2
         bench["target"] = parity
-        count = int(bench.rng.integers(200))
-        ranges = [contents.random_range(bench.rng, DEPTHS[parity]) for _ in range(count)]
-        expected += sum(neurons.accumulate(contents, parity, r) for r in ranges)
-        offering = cocotb.start_soon(offer(bench, ranges, Pace(bench.rng)))
-        await examine(bench, contents, neurons, 1 - parity)
+        count = int(rng.choice([0, 3, rng.integers(20), rng.integers(150)]))
+        ranges = [contents.random_range(rng, DEPTHS[parity]) for _ in range(count)]
+        offering = cocotb.start_soon(offer(bench, shared_out(rng, ranges)))
+        if phase:
+            await finished(bench)
+            await examine(bench, contents, neurons, 1 - parity, recent)
         await offering
-        await drained(bench)
-        bench.check(f"multiplications up to phase {phase}", len(multiplications), expected)
-        if bench.rng.random() < 0.3:
-            await compare(bench, neurons, parity)
+        for r in ranges:
+            expected += [parity] * neurons.accumulate(contents, parity, r)
+        # What was multiplied last is examined first: it is the last to arrive in memory.
+        touched = [r.base - contents.relative[contents.stored(r)] for r in ranges[: -1 - 9 : -1]]
+        recent = list(dict.fromkeys(int(row) for rows in touched for row in rows[::-1]))
+        if rng.random() < 0.2:
+            await drained(bench)
+        await bench.cycles(int(rng.integers(1, 4)))
+    await drained(bench)
+    bench.check("layers of the multiplications", [parity for _, parity in seen], expected)
     for parity in range(2):
         await compare(bench, neurons, parity)
 
@@ -225,13 +274,57 @@ async def same_neuron_at_every_distance(dut):
     bench, contents, neurons = await begin(dut)
     tap = int(np.argmax(np.diff(contents.start) == 1))  # a tap with one weight
     relative = int(contents.relative[contents.start[tap]])
-    bench["target"] = 0
+    bench["target"], bench["go"] = 0, 1
     for distance in range(1, 5):
         ranges = [Range(tap, tap + 1, relative + i % distance, 255 - i) for i in range(40)]
         for r in ranges:
             neurons.accumulate(contents, 0, r)
-        await offer(bench, ranges, Pace(bench.rng, kind=0))
+        await offer(bench, [ranges[i::STREAMS] for i in range(STREAMS)], kind=0)
         await drained(bench)
+    await compare(bench, neurons, 0)
+
+
+@bench_test
+async def same_row_in_both_memories(dut):
+    """Sums are forwarded within a layer, never from one to the other."""
+    bench, contents, neurons = await begin(dut)
+    tap = int(np.argmax(np.diff(contents.start) == 1))
+    relative = int(contents.relative[contents.start[tap]])
+    bench["go"] = 1
+    for phase in range(40):
+        bench["target"] = phase % 2
+        waiting = cocotb.start_soon(finished(bench))
+        count = int(bench.rng.integers(1, 5))
+        ranges = [Range(tap, tap + 1, relative, 100 + phase + i) for i in range(count)]
+        for r in ranges:
+            neurons.accumulate(contents, phase % 2, r)
+        await offer(bench, shared_out(bench.rng, ranges), kind=0)
+        await waiting
+    await drained(bench)
+    for parity in range(2):
+        await compare(bench, neurons, parity)
+
+
+@bench_test
+async def ranges_wait_until_it_goes(dut):
+    """Without `go` nothing is fetched; with it, everything that waited."""
+    bench, contents, neurons = await begin(dut)
+    seen: list[tuple[int, int]] = []
+    cocotb.start_soon(watch_multiplications(bench, seen))
+    bench["target"] = 0
+    for _ in range(6):
+        seen.clear()
+        bench["go"] = 0
+        count = int(bench.rng.integers(1, CONFIG.fifo_depth - 2))
+        ranges = [contents.random_range(bench.rng, DEPTHS[0]) for _ in range(count)]
+        expected = sum(neurons.accumulate(contents, 0, r) for r in ranges)
+        await offer(bench, shared_out(bench.rng, ranges))
+        await bench.cycles(int(bench.rng.integers(20)))
+        bench.check("multiplications before it goes", len(seen), 0)
+        bench["go"] = 1
+        await drained(bench)
+        await bench.edge
+        bench.check("multiplications", len(seen), expected)
     await compare(bench, neurons, 0)
 
 
@@ -241,7 +334,7 @@ async def one_multiplication_a_cycle(dut):
     bench, contents, neurons = await begin(dut)
     counts = np.diff(contents.start)
     full, empty = np.flatnonzero(counts >= 3), np.flatnonzero(counts == 0)
-    bench["target"] = 1
+    bench["target"], bench["go"] = 1, 1
     ranges = []
     for _ in range(100):
         taps = [
@@ -249,13 +342,13 @@ async def one_multiplication_a_cycle(dut):
             *bench.rng.choice(empty, bench.rng.integers(3)).tolist(),
         ]
         ranges += [Range(t, t + 1, DEPTHS[1] - 1, 3) for t in taps]
-    cycles: list[int] = []
-    cocotb.start_soon(count_multiplications(bench, cycles))
+    seen: list[tuple[int, int]] = []
+    cocotb.start_soon(watch_multiplications(bench, seen))
     expected = sum(neurons.accumulate(contents, 1, r) for r in ranges)
-    await offer(bench, ranges, Pace(bench.rng, kind=0))
+    await offer(bench, shared_out(bench.rng, ranges), kind=0)
     await drained(bench)
-    bench.check("multiplications", len(cycles), expected)
-    bench.check("cycles from the first to the last", cycles[-1] - cycles[0] + 1, expected)
+    bench.check("multiplications", len(seen), expected)
+    bench.check("cycles from the first to the last", seen[-1][0] - seen[0][0] + 1, expected)
     await compare(bench, neurons, 1)
 
 
@@ -263,11 +356,12 @@ async def one_multiplication_a_cycle(dut):
 async def reset_drops_what_is_in_flight(dut):
     """After a reset in the middle of the work the lane is idle, and exact once initialised."""
     bench, contents, neurons = await begin(dut)
+    bench["go"] = 1
     for _ in range(5):
         bench["target"] = 0
         ranges = [contents.random_range(bench.rng, DEPTHS[0]) for _ in range(100)]
-        offering = cocotb.start_soon(offer(bench, ranges, Pace(bench.rng, kind=0)))
-        await bench.cycles(int(bench.rng.integers(3, 100)))
+        offering = cocotb.start_soon(offer(bench, shared_out(bench.rng, ranges), kind=0))
+        await bench.cycles(int(bench.rng.integers(3, 60)))
         offering.cancel()
         bench["offer"] = 0
         await bench.reset()
@@ -276,6 +370,6 @@ async def reset_drops_what_is_in_flight(dut):
         bench["target"] = 0
         for r in ranges:
             neurons.accumulate(contents, 0, r)
-        await offer(bench, ranges, Pace(bench.rng))
+        await offer(bench, shared_out(bench.rng, ranges))
         await drained(bench)
         await compare(bench, neurons, 0)
