@@ -145,7 +145,8 @@ class Core(wiring.Component):
         # all lanes at once. In a local layer the range is the one tap of neuron k, it goes to the
         # lanes of the stream, and each lane brings its own change.
         from_encoder = Signal()
-        local = sequencer.running & sequencer.target.local
+        local = Signal()  # a cycle late, which is long before the first group
+        m.d.sync += local.eq(sequencer.running & sequencer.target.local)
         m.d.comb += [from_encoder.eq(sequencer.phase == 0), scanner.local.eq(local)]
         blocked, accepted = [], []
         per_stream = c.lanes // c.streams
@@ -153,7 +154,7 @@ class Core(wiring.Component):
             group = scanner.groups[i]
             ranges = Signal.like(generator.ranges.p, name=f"ranges_{i}")
             for source, chosen in ((encoder, from_encoder), (scanner, ~from_encoder)):
-                with m.If(sequencer.feeding & chosen):
+                with m.If(chosen):
                     m.d.comb += [
                         generator.events.valid.eq(source.events[i].valid),
                         generator.events.payload.eq(source.events[i].payload),
@@ -237,8 +238,6 @@ class Core(wiring.Component):
                 m.d.comb += [
                     touched.row.eq(scanner.row),
                     touched.clear.eq(sequencer.clear[parity]),
-                ]
-                m.d.sync += [
                     touched.mark.row.eq(generator.mark.row),
                     touched.mark.second.eq(generator.mark.second),
                     touched.mark.mask.eq(generator.mark.mask),

@@ -152,8 +152,7 @@ class DeltaEncoder(wiring.Component):
         before = [Signal(history, name=f"before_{i}") for i in (2, 3)]
         after = Signal(history)
         newest = Signal(8)
-        change = Signal(signed(DELTA_BITS))
-        magnitude = Signal(DELTA_BITS)
+        rise, fall = Signal(signed(DELTA_BITS)), Signal(signed(DELTA_BITS))
         fires = Signal()
         compared = valid[2]
         pixel, ends_row = stages[2].pixel, stages[2].ends_row
@@ -164,8 +163,8 @@ class DeltaEncoder(wiring.Component):
             move.eq(moves[0]),
             read.addr.eq(index),
             read.en.eq(move),
-            change.eq(stages[1].pixel - before[0][0]),
-            magnitude.eq(Mux(change < 0, -change, change)),
+            rise.eq(stages[1].pixel - before[0][0]),
+            fall.eq(before[0][0] - stages[1].pixel),
             newest.eq(Mux(fires, pixel, before[1][0])),
             after[0].eq(newest),
             write.addr.eq(stages[2].row),
@@ -198,7 +197,7 @@ class DeltaEncoder(wiring.Component):
                 valid[2].eq(valid[1]),
                 stages[2].eq(stages[1]),
                 before[1].eq(before[0]),
-                fires.eq(~stages[1].same & (magnitude > self.threshold)),
+                fires.eq(~stages[1].same & ((rise > self.threshold) | (fall > self.threshold))),
             ]
 
         # A row is quiet when its next frame brings no event from the frames before.
@@ -237,7 +236,12 @@ class DeltaEncoder(wiring.Component):
             )
             queues.append(queue)
         turn = Signal(index_shape(c.streams))
-        has_room = Array(queue.w_rdy for queue in queues)[turn]
+        # Registered: a queue has room for one event more than it says.
+        room = [Signal(name=f"room_{i}") for i in range(c.streams)]
+        m.d.sync += [
+            has.eq(queue.level <= queue.depth - 3) for has, queue in zip(room, queues, strict=True)
+        ]
+        has_room = Array(room)[turn]
         # Oldest frame first: slots ascend, as everywhere.
         for age in range(c.stack):
             with m.If(pending[age]):

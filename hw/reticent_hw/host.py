@@ -161,8 +161,11 @@ class HostPort(wiring.Component):
         m.d.comb += [
             self.probe_row.eq(accepted.index >> word_index_bits(c, Space.STATE_EVEN)),
             self.probe_parity.eq(accepted.space == Space.STATE_ODD),
-            reading.eq(step.any()),
         ]
+        with m.If(step[-1]):
+            m.d.sync += reading.eq(0)
+        with m.If(accept & ~command.write):
+            m.d.sync += reading.eq(1)
         m.d.sync += [
             step.eq(Cat(accept & ~command.write, step)),
             from_state.eq(

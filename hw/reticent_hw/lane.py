@@ -82,18 +82,18 @@ class Requantiser(wiring.Component):
                 )
 
         sent = [Signal(8, name=f"sent_{i}") for i in range(REQUANTISE_LATENCY - 1)]
-        before, change = Signal(signed(DELTA_BITS)), Signal(signed(DELTA_BITS))
-        magnitude = Signal(DELTA_BITS)
+        before = Signal(signed(DELTA_BITS))
+        rise, fall = Signal(signed(DELTA_BITS)), Signal(signed(DELTA_BITS))
         m.d.comb += [
             before.eq(Cat(sent[-1], sent[-1][7] & self.is_signed).as_signed()),
-            change.eq(activation - before),
-            magnitude.eq(Mux(change < 0, -change, change)),
+            rise.eq(activation - before),
+            fall.eq(before - activation),
         ]
         m.d.sync += [
             sent[0].eq(self.sent),
             *(later.eq(earlier) for earlier, later in pairwise(sent)),
-            self.change.eq(change),
-            self.fired.eq(magnitude > self.threshold),
+            self.change.eq(rise),
+            self.fired.eq((rise > self.threshold) | (fall > self.threshold)),
             self.activation.eq(activation),
         ]
         return m
@@ -321,8 +321,8 @@ class Lane(wiring.Component):
             written_sent.eq(old.sent),
         ]
 
-        # A scan reads its row three cycles after it saw `finished`, which is registered: so sums
-        # whose row is being read will be in memory in time.
+        # A scan reads its row two cycles after it saw `finished`, or later, and that is registered:
+        # so sums whose row is being read will be in memory in time.
         m.d.sync += self.finished.eq(
             ~(
                 old_heads.any()

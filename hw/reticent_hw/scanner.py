@@ -92,11 +92,11 @@ class NeuronScanner(wiring.Component):
         lap, index = Signal(), Signal(range(c.state_depth + 1))  # of the group to be issued
 
         # Find the next row with a touched position; after the last one the first comes again.
-        # `started` is one cycle after `start`, when `wanted_rows` are known.
-        wanted_rows, ahead, candidates = (
-            Signal(len(self.touched), name=n) for n in ("wanted_rows", "ahead", "candidates")
+        # `ahead` are the rows still to come in this lap, `fresh` is a lap's first pick.
+        wanted_rows, wanted, ahead, later = (
+            Signal(len(self.touched), name=n) for n in ("wanted_rows", "wanted", "ahead", "later")
         )
-        started, none_ahead, take = Signal(), Signal(), Signal()
+        started, fresh, take = Signal(), Signal(), Signal()
         picked, found = Signal(), Signal()
         next_row = Signal.like(self.row)
         picked_wraps, wraps = Signal(), Signal()
@@ -104,24 +104,22 @@ class NeuronScanner(wiring.Component):
         found_row, found_offset = Signal.like(self.row), Signal(c.state_address_bits)
         pick, load = Signal(), Signal()
         for i in reversed(range(c.map_rows)):
-            with m.If(candidates[i]):
+            with m.If(ahead[i]):
                 m.d.comb += next_row.eq(i)
         m.d.comb += [
-            none_ahead.eq(started | (ahead == 0)),
-            candidates.eq(Mux(none_ahead, wanted_rows, ahead)),
+            wanted.eq(Mux(self.everything, (1 << source.rows) - 1, self.touched)),
+            later.eq(ahead & (ahead - 1)),
             load.eq(~found | take),
             pick.eq(started | ~picked | load),
         ]
-        m.d.sync += [
-            started.eq(self.start),
-            wanted_rows.eq(Mux(self.everything, (1 << source.rows) - 1, self.touched)),
-        ]
+        m.d.sync += [started.eq(self.start), wanted_rows.eq(wanted)]
         with m.If(pick):
             m.d.sync += [
-                picked.eq(candidates != 0),
+                picked.eq(ahead != 0),
                 self.row.eq(next_row),
-                picked_wraps.eq(none_ahead),
-                ahead.eq(candidates & (candidates - 1)),
+                picked_wraps.eq(fresh),
+                ahead.eq(Mux(later == 0, wanted_rows, later)),
+                fresh.eq(later == 0),
             ]
         with m.If(load):
             m.d.sync += [
@@ -131,6 +129,8 @@ class NeuronScanner(wiring.Component):
                 found_offset.eq(self.row * source.row_stride),
                 wraps.eq(picked_wraps),
             ]
+        with m.If(self.start):
+            m.d.sync += [ahead.eq(wanted), fresh.eq(1)]
         with m.If(self.start | started):
             m.d.sync += found.eq(0)
 
@@ -180,7 +180,7 @@ class NeuronScanner(wiring.Component):
             m.d.sync += issuing.eq(0)
 
         # A lane joins the walk when it has finished, and leaves where it joined, a lap later. When
-        # the last one leaves, the group is still issued, for no lane: so nothing long depends on it.
+        # the last one leaves, the group is still issued, for no lane: nothing long may depend on it.
         joining = data.StructLayout(
             {"index": index.shape(), "lap": 1, "lanes": unsigned(c.lanes)}
         )
@@ -193,13 +193,18 @@ class NeuronScanner(wiring.Component):
             for n in ("joined", "active", "joiners", "remaining", "examined")
         )
         leave = Signal()
+        finished, newcomers = Signal(c.lanes), Signal()
+        m.d.sync += [
+            finished.eq(self.finished),
+            newcomers.eq((self.finished & ~joined).any()),
+        ]
         m.d.comb += [
             oldest.eq(joins.r_data),
             leave.eq(present & joins.r_rdy & (oldest.index == index) & (oldest.lap != lap)),
-            joiners.eq(Mux(present, self.finished & ~joined, 0)),
+            joiners.eq(Mux(present, finished & ~joined, 0)),
             remaining.eq(active & ~Mux(leave, oldest.lanes, 0)),
             examined.eq(remaining | joiners),
-            issue.eq(present & (active.any() | (self.finished & ~joined).any())),
+            issue.eq(present & (active.any() | newcomers)),
             entry.index.eq(index),
             entry.lap.eq(lap),
             entry.lanes.eq(joiners),

@@ -44,7 +44,6 @@ class Sequencer(wiring.Component):
     last_phase : the output layer receives events
     phase, source, target : the layer that receives events, its LAYER row, and the row before
     parity : the lanes' `target`; the threshold pass and `scan` have the other state memory
-    feeding : events may go to the range generators
     running : a frame is worked on; lanes may fetch
     start, everything : to the scanner
     touched : layers whose neurons must all be examined (after a threshold was changed)
@@ -74,7 +73,6 @@ class Sequencer(wiring.Component):
                 "next_frame": Out(1),
                 "phase": Out(layer_index),
                 "last_phase": Out(1),
-                "feeding": Out(1),
                 "running": Out(1),
                 "source": Out(row_layout(c, Space.LAYER)),
                 "target": Out(row_layout(c, Space.LAYER)),
@@ -210,7 +208,6 @@ class Sequencer(wiring.Component):
             with m.State("RECEIVE"):
                 m.d.comb += [
                     self.receive.eq(self.layers != 0),
-                    self.feeding.eq(1),
                     self.idle.eq(1),
                     self.scan.row.eq(self.probe_row),
                 ]
@@ -223,7 +220,6 @@ class Sequencer(wiring.Component):
             with m.State("RUN"):
                 m.d.comb += [
                     self.receive.eq(self.phase == 0),
-                    self.feeding.eq(1),
                     self.running.eq(1),
                     self.start.eq(first_cycle & (self.phase != 0)),
                 ]

@@ -20,10 +20,10 @@ class TouchedMap(wiring.Component):
 
     Members
     -------
-    mark : positions to set; takes effect at the next cycle
+    mark : positions to set; takes effect two cycles later
     rows : rows that were marked
     row : row to read; `columns` answers in the same cycle
-    clear : clear the map; takes effect at the next cycle, and wins over `mark`
+    clear : clear the map; takes effect at the next cycle, and wins over a `mark` of the cycle before
     """
 
     def __init__(self, config: BuildConfig):
@@ -42,33 +42,31 @@ class TouchedMap(wiring.Component):
         m = Module()
         c = self._config
         marked = Signal(len(self.rows))
+        mask = Signal(c.map_columns)
         m.d.comb += self.rows.eq(marked)
+        m.d.sync += mask.eq(self.mark.mask)
         for parity, name in enumerate(("even", "odd")):
             m.submodules[name] = rows = memory.Memory(
                 shape=unsigned(c.map_columns), depth=at_least_two((c.map_rows + 1) // 2), init=[]
             )
             read, write = rows.read_port(domain="comb"), rows.write_port()
             before = Signal(c.map_columns, name=f"before_{name}")
-            mine = Signal(name=f"mine_{name}")
-            row = Signal(len(self.row) + 1, name=f"row_{name}")
-            m.d.comb += [
+            marks, marked_row = Signal(name=f"marks_{name}"), Signal.like(read.addr)
+            m.d.sync += [
                 # Of rows r and r + 1 the even one is number (r + 1) >> 1, the odd one r >> 1.
-                row.eq(
-                    Mux(
-                        self.mark.valid,
-                        ((self.mark.row + (1 - parity)) >> 1 << 1) + parity,
-                        self.row,
-                    )
-                ),
-                read.addr.eq(row >> 1),
-                before.eq(Mux(marked.bit_select(row, 1), read.data, 0)),
-                mine.eq((self.mark.row[0] == parity) | self.mark.second),
-                write.addr.eq(row >> 1),
-                write.data.eq(before | self.mark.mask),
-                write.en.eq(self.mark.valid & mine),
+                marked_row.eq((self.mark.row + (1 - parity)) >> 1),
+                marks.eq(self.mark.valid & ((self.mark.row[0] == parity) | self.mark.second)),
             ]
-            with m.If(write.en):
-                m.d.sync += marked.bit_select(row, 1).eq(1)
+            m.d.comb += [
+                read.addr.eq(Mux(marks, marked_row, self.row >> 1)),
+                before.eq(Mux(marked[parity::2].bit_select(read.addr, 1), read.data, 0)),
+                write.addr.eq(read.addr),
+                write.data.eq(before | mask),
+                write.en.eq(marks),
+            ]
+            for i in range(parity, len(marked), 2):
+                with m.If(marks & (marked_row == i // 2)):
+                    m.d.sync += marked[i].eq(1)
             with m.If(self.row[0] == parity):
                 m.d.comb += self.columns.eq(before)
         with m.If(self.clear):

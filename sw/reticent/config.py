@@ -84,6 +84,11 @@ class BuildConfig:
                 f"build configuration: {self.streams} streams do not divide {self.lanes} lanes: "
                 "give a number of streams that does"
             )
+        if self.queue_depth < 8 * self.streams:
+            raise UserError(
+                f"build configuration: queue_depth is {self.queue_depth}: give at least 8 for each "
+                f"of the {self.streams} streams"
+            )
 
     @classmethod
     def for_lanes(cls, lanes: int, **choices: int) -> BuildConfig:

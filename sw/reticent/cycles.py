@@ -36,7 +36,7 @@ SCAN_START = 4  # from the start of a pass to its first group
 SCAN_LATENCY = 10  # from the issue of a group to its answer: addressing and the lanes' pass
 GROUPS = 32  # groups under examination or waiting for a serialiser
 RING = 64  # places of a ring that holds groups; a power of two above GROUPS
-FINISHES = 3  # cycles from the last fetch of a layer until the lane may be examined
+FINISHES = 4  # cycles from the last fetch of a layer until the lane may be examined
 PIPELINE = 6  # cycles from the last fetch of a lane until it is known to be idle
 NEVER = 1 << 60
 
@@ -61,6 +61,7 @@ class _Encoder(NamedTuple):
     pushes: Ints  # (events,) when each entered its queue; event n is in queue n % streams
     popped: Ints  # (streams,) events that left the queue
     last_pop: Ints  # (streams,) when the last one did
+    pop_before: Ints  # (streams,) and the one before it
     place: Ints  # see the names below
 
 
@@ -192,12 +193,12 @@ def _push(encoder: Any, t: int) -> None:
     channels = encoder.changed.shape[1]
     n = p[PUSHED]
     queue = n % streams
-    # The queue's last event is in its output register, once it got there.
-    if encoder.last_pop[queue] == t:
-        inner = n // streams - encoder.popped[queue]
-    else:
-        inner = n // streams - encoder.popped[queue] - (_head_at(encoder, queue) <= t)
-    if inner == encoder.depth - 1:
+    # Room is known a cycle later: what came and went in the last cycle does not count.
+    level = n // streams - encoder.popped[queue]
+    level += encoder.last_pop[queue] >= t - 1
+    level += encoder.pop_before[queue] == t - 1 and encoder.last_pop[queue] == t
+    level -= n >= streams and encoder.pushes[n - streams] == t - 1
+    if level > encoder.depth - 3:
         p[NEXT_PUSH] = t + 1
         return
     at = p[COLUMN] - 1
@@ -604,6 +605,7 @@ def _frame(
                 _accept(generators.work[b, entry], y, x, slot, target, tables, marks[parity])
                 generators.valid[b, entry] = True
                 encoder.popped[b] += 1
+                encoder.pop_before[b] = encoder.last_pop[b]
                 encoder.last_pop[b] = t
                 moved = True
             blocked |= waits
@@ -710,6 +712,7 @@ class CycleModel:
             pushes=np.zeros(events, np.int64),
             popped=np.zeros(streams, np.int64),
             last_pop=np.zeros(streams, np.int64),
+            pop_before=np.zeros(streams, np.int64),
             place=np.zeros(NEXT_PUSH + 1, np.int64),
         )
         self._generators = _Generators(
@@ -778,7 +781,8 @@ class CycleModel:
         np.not_equal(deltas[0].reshape(self._planes), 0, out=encoder.changed)
         encoder.busy[:] = encoder.changed.any(axis=(0, 1, 3))
         encoder.popped[:] = 0
-        encoder.last_pop[:] = -2
+        encoder.last_pop[:] = -3
+        encoder.pop_before[:] = -3
         encoder.place[:] = 0
         encoder.place[[TAKEN, READ, DECIDED, COMPARED, FINISHED]] = -1
 
