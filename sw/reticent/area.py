@@ -29,11 +29,13 @@ __all__ = ["Area", "build_area", "memories"]
 
 SAMPLES = Path(__file__).with_name("area.json")
 
-# Memories that every lane has one of.
-LANE_CHOICES = (
+# Memories that every lane has one of, that every stream has one of, or that both have.
+OF_LANE = (
     *("weight_depth", "pointer_depth", "state_depth_even", "state_depth_odd", "channel_depth"),
     "fifo_depth",
 )
+OF_STREAM = ("pointer_depth", "fifo_depth", "map_depth")
+READERS = {"pointer_depth": 2}  # both ends of a run are looked up at a time, which takes a copy
 
 # What is synthesised: small memories, so that what remains is logic.
 SMALL = {
@@ -70,14 +72,8 @@ class Area:
 
 def memories(config: BuildConfig, choice: str) -> int:
     """How many memories of a kind a build has: those whose rows `MemoryUse.row_bits` adds up."""
-    count = config.lanes if choice in LANE_CHOICES else 1
-    return count * config.streams if choice == "fifo_depth" else count
-
-
-def copies(config: BuildConfig, choice: str) -> int:
-    """How often each of them is there, because a block memory has one port to read."""
-    # Every stream looks up both ends of a run of pointers, and has its own tables of the map.
-    return {"pointer_depth": 2 * config.streams, "map_depth": config.streams}.get(choice, 1)
+    lanes = config.lanes if choice in OF_LANE else 1
+    return lanes * (config.streams if choice in OF_STREAM else 1)
 
 
 def build_area(config: BuildConfig, device: Device) -> Area:
@@ -87,9 +83,9 @@ def build_area(config: BuildConfig, device: Device) -> Area:
         if use.row_bits:
             count, rows = memories(config, use.choice), use.built
             bits = use.row_bits // count
-            if use.choice == "queue_depth":  # which is divided among the streams
+            if use.choice == "queue_depth":  # its rows are divided among the streams
                 count, rows = config.streams, rows // config.streams
-            rams[use.name] = count * copies(config, use.choice) * device.block_rams(rows, bits)
+            rams[use.name] = count * READERS.get(use.choice, 1) * device.block_rams(rows, bits)
     found = _features(config) @ _lines(device.family)
     luts, multipliers = (max(0, round(float(value))) for value in found)
     return Area(rams=rams, luts=luts, multipliers=multipliers)

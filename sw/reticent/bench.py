@@ -32,6 +32,7 @@ from .dense import dense_onnx, dense_torch, observations
 from .energy import frame_energy
 from .engine import FloatEngine
 from .golden import Golden
+from .link.pixels import encode_frame
 from .network import Network
 from .play import Comparison, Difference
 from .quantise import DEFAULT_THRESHOLD, QuantisedNetwork
@@ -104,7 +105,7 @@ class Result:
     difference: str | None  # the first one from the golden model; None: exact on every frame
     mispredicted: int  # frames whose cycles the cycle model predicted wrongly
     frame_bytes: int  # of a whole frame
-    changed_bytes: float  # of them, those that differ from the frame before: the mean
+    sent_bytes: float  # as a frame travels over the link, without its packets: the mean
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `reticent.report`, each layer's utilisation, and where cycles were lost.
@@ -126,7 +127,7 @@ class Result:
             "difference": self.difference,
             "mispredicted": self.mispredicted,
             "lost": self.statistics.waits(),
-            "frame_bytes": {"whole": self.frame_bytes, "changed": self.changed_bytes},
+            "frame_bytes": {"whole": self.frame_bytes, "sent": self.sent_bytes},
         }
 
 
@@ -191,15 +192,19 @@ def check_game(
             except Difference as difference:
                 differences[lanes] = str(difference)
         advance()
-    later = ~trace.starts[1:]
-    changed = (trace.frames[1:] != trace.frames[:-1])[later]
+    rows = trace.frames.reshape(*trace.frames.shape[:2], -1)
+    sent = [
+        sum(map(len, encode_frame(frame, before)))
+        for frame, before, first in zip(rows[1:], rows[:-1], trace.starts[1:], strict=True)
+        if not first
+    ]
     return {
         lanes: Result(
             statistics[lanes],
             differences.get(lanes),
             mispredicted[lanes],
             frame_bytes=trace.frames[0].size,
-            changed_bytes=changed.sum() / len(changed) if len(changed) else 0.0,
+            sent_bytes=float(np.mean(sent)) if sent else 0.0,
         )
         for lanes in cores
     }

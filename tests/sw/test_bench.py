@@ -236,7 +236,7 @@ def report(**changes):
             "difference": None,
             "mispredicted": 0,
             "lost": {LOST_CAUSES[0]: 0.25, LOST_CAUSES[-1]: 0.125},
-            "frame_bytes": {"whole": 7056, "changed": 43.2},
+            "frame_bytes": {"whole": 7056, "sent": 43.2},
             "layers": layers,
         }
         | changes

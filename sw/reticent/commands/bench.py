@@ -107,7 +107,7 @@ def report_text(report: dict[str, Any]) -> str:
     console.print(
         "Latency from the last pixel to the answer at "
         f"{speeds['modelled_hz'] / 1e6:g} MHz, and the frame's transfer before it\nat {BAUD:,} "
-        "baud, if all pixels travel or only those that changed (positions and framing left out):"
+        "baud: whole, and as the link sends it (skipping what did not change; packets left out):"
     )
     console.print(_latencies(results, speeds["modelled_hz"]))
     energy = report["energy"]
@@ -206,14 +206,14 @@ def _layers(results: list[dict[str, Any]]) -> Table:
 def _latencies(results: list[dict[str, Any]], clock_hz: float) -> Table:
     """One line a game on each build. The cycles are those of the first table."""
     table = _table(
-        *("lanes", "game", "mean\nus", "p99\nus", "worst\nus", "bytes\nall", "bytes\nchanged"),
-        *("transfer, ms\nall", "transfer, ms\nchanged"),
+        *("lanes", "game", "mean\nus", "p99\nus", "worst\nus", "bytes\nwhole", "bytes\nsent"),
+        *("transfer, ms\nwhole", "transfer, ms\nsent"),
         left=2,
     )
     for result in sorted(results, key=lambda result: result["lanes"]):
         cycles, sizes = result["cycles"], result["frame_bytes"]
         times = (cycles[key] for key in ("mean", "p99", "worst"))
-        moved = (sizes["whole"], sizes["changed"])
+        moved = (sizes["whole"], sizes["sent"])
         table.add_row(
             str(result["lanes"]),
             result["game"],

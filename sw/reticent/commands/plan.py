@@ -142,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{clock_hz / 1e6:g} MHz:\n{len(front)} of {len(candidates)} builds that no other one "
         "beats (~ estimates); cycles a frame after the cold start"
     )
-    Console(width=WIDTH, markup=False, emoji=False).print(_table(front, board, clock_hz))
+    Console(width=WIDTH, markup=False, emoji=False).print(_table(front, clock_hz))
     print(_words(choice, clock_hz))
     if arguments.output:
         _write(arguments.output, json.dumps(choice.candidate.config.to_dict(), indent=2) + "\n")
@@ -173,14 +173,14 @@ def _words(choice: Choice, clock_hz: float) -> str:
     )
 
 
-def _table(front: Sequence[Candidate], board: Board, clock_hz: float) -> Table:
+def _table(front: Sequence[Candidate], clock_hz: float) -> Table:
     """One line a candidate."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     columns = (
         *("lanes", "streams", "FIFO", "cycles", "p99", "decisions\na second", "utili-\nsation"),
         *("multi-\npliers ~", "LUTs ~"),
         "block RAMs: weights+\npointers+neurons+\nqueues+frames+other",
-        f"fits {board.name}",
+        "fits",
     )
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
