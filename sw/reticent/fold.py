@@ -109,9 +109,7 @@ class Axis:
 
         def ends(tap: int) -> bool:
             """Whether the tap has weights of classes that the last output does not have."""
-            return any(
-                index(tap, p, q) >= 0 for p in range(before) for q in range(present, after)
-            )
+            return any(index(tap, p, q) >= 0 for p in range(before) for q in range(present, after))
 
         taps: list[tuple[int, int, int]] = []  # tap, steps back, classes
         groups: list[slice] = []

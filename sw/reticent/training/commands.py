@@ -161,6 +161,13 @@ def ship(arguments: Sequence[str] | None = None) -> int:
         help="of the arithmetics, such as 'int8 delta' (float dense, float delta, int8 delta)",
     )
     add("--frames", type=int, default=4000, metavar="N", help="to compare actions on (4000)")
+    add(
+        "--calibration",
+        type=int,
+        default=200,
+        metavar="N",
+        help="frames that tune the activation scales; take more where int8 disagrees (200)",
+    )
     add("--provenance", required=True, metavar="TEXT", help="how it was trained")
     add("--trained", type=float, required=True, metavar="N", help="emulator frames of training")
     return _guarded(parser, arguments, _ship)
@@ -421,6 +428,7 @@ def _ship(arguments: argparse.Namespace) -> int:
         variants=tuple(arguments.variants or DEFAULT_VARIANTS),
         episodes=arguments.episodes,
         frames=arguments.frames,
+        calibration=arguments.calibration,
         provenance=arguments.provenance,
         trained=int(arguments.trained),
         show=lambda text: print(text, file=sys.stderr, flush=True),

@@ -85,15 +85,23 @@ def rounded(network: Network) -> Network:
     return Network.from_arrays(network.describe(), arrays)
 
 
-def make_agent(network: Network, game: str, name: str, *, provenance: str, score: str) -> Agent:
-    """Calibrate on a stretch of the float delta network's own play.
+def make_agent(
+    network: Network,
+    game: str,
+    name: str,
+    *,
+    provenance: str,
+    score: str,
+    calibration: int = CALIBRATION_FRAMES,
+) -> Agent:
+    """Calibrate on a stretch of the float delta network's own play, of so many frames.
 
     Its accumulators may need more bits than a device has: a dense network's often do.
     """
     emulator = AtariGame(game)
     emulator.close()
     policy = ModelBackend("float", FloatEngine(network, DEFAULT_THRESHOLD))
-    frames, starts = record_trace(game, policy, CALIBRATION_FRAMES, seed=CALIBRATION_SEED)
+    frames, starts = record_trace(game, policy, calibration, seed=CALIBRATION_SEED)
     frames = frames[starts.cumsum() == 1]
     return Agent(
         name=name,
@@ -156,15 +164,16 @@ def ship_agent(
     variants: tuple[str, ...],
     episodes: int,
     frames: int,
+    calibration: int,
     provenance: str,
     trained: int,
     show: Callable[[str], None],
 ) -> str:
     """Write `<game>[-suffix].npz`, its record in `agents.json` and the table of all.
 
-    `trained` counts emulator frames; `frames` decisions on which actions are compared. Returns
-    what was found on one line. An agent file that lies in `folder` already is measured and
-    recorded, and stays as it is.
+    `trained` counts emulator frames; `frames` decisions on which actions are compared and
+    `calibration` those that tune the scales. An agent file that lies in `folder` already is
+    measured and recorded, and stays as it is. Returns what was found on one line.
     """
     unknown = set(variants) - set(VARIANTS)
     if unknown:
@@ -175,7 +184,9 @@ def ship_agent(
         agent = load_agent(path)
     else:
         network = rounded(load_network(weights))
-        agent = make_agent(network, game, path.name, provenance=provenance, score="")
+        agent = make_agent(
+            network, game, path.name, provenance=provenance, score="", calibration=calibration
+        )
     agent.quantised()  # refuses what no device could hold
     same = agreement(agent, frames)
     show(f"{path.name}: agreement {same.all:.3f}, {same.clear:.4f} without near-ties")

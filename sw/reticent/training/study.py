@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import load_agent
+from ..engine import Engine, FloatEngine
 from ..errors import ToolError, UserError
 from ..quantise import DEFAULT_THRESHOLD
 from .evaluation import evaluate, interval
@@ -173,14 +174,19 @@ def measure(
 ) -> dict[str, Any]:
     """One measurement, as a job: whole episodes of one network in one arithmetic."""
     source = Path(path)
-    if source.suffix == ".npz":
-        agent = load_agent(source)
+    network = load_network(source)
+    runs: Engine | FloatEngine
+    if variant.startswith("float"):
+        runs = FloatEngine(network, threshold)
+    elif source.suffix == ".npz":
+        runs = model(load_agent(source), variant, threshold)
     else:
-        agent = make_agent(load_network(source), game, source.name, provenance="", score="")
-    result = evaluate(model(agent, variant, threshold), game, episodes, seed=seed)
+        calibrated = make_agent(network, game, source.name, provenance="", score="")
+        runs = model(calibrated, variant, threshold)
+    result = evaluate(runs, game, episodes, seed=seed)
     low, high = interval(result.scores)
     return {
-        "density": agent.network.density,
+        "density": network.density,
         "low": low,
         "high": high,
         **asdict(result),
