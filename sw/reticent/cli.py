@@ -24,6 +24,7 @@ COMMANDS = (
     "verilog",
     "boards",
     "board",
+    "link",
     "bench",
 )
 
