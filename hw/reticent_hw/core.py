@@ -219,7 +219,7 @@ class Core(wiring.Component):
             scan.eq(
                 Mux(sequencer.running, scan_value(scanner.scan), scan_value(sequencer.scan))
             ),
-            scanned_lanes.eq(scanner.lanes),
+            scanned_lanes.eq(Mux(host.restart, 0, scanner.lanes)),
         ]
         for i, lane in enumerate(lanes):
             m.d.comb += [
