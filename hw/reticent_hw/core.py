@@ -112,7 +112,10 @@ class Core(wiring.Component):
         ]
         # Registered: a pixel waits for a command that was taken in the cycle before.
         m.d.sync += encoder.enable.eq(
-            sequencer.receive & ~host.executing & ~(self.commands.valid & self.commands.ready)
+            sequencer.receive
+            & ~host.executing
+            & ~host.restart
+            & ~(self.commands.valid & self.commands.ready)
         )
         in_frame = Signal()
         with m.If(self.pixels.valid & self.pixels.ready):
@@ -177,7 +180,10 @@ class Core(wiring.Component):
                 ]
             # The broadcast is registered, and so is what is local to a lane.
             common, for_all = Signal.like(ranges, name=f"common_{i}"), Signal(name=f"for_all_{i}")
-            m.d.sync += [common.eq(ranges), for_all.eq(generator.ranges.valid & room[i])]
+            m.d.sync += [
+                common.eq(ranges),
+                for_all.eq(generator.ranges.valid & room[i] & ~host.restart),
+            ]
             for j, lane in enumerate(lanes):
                 m.d.comb += [lane.range[i].eq(common), lane.offer[i].eq(for_all)]
                 own = j - i * per_stream
@@ -186,7 +192,7 @@ class Core(wiring.Component):
                     mine, of_group = Signal(name=f"mine_{j}"), Signal(name=f"of_group_{j}")
                     m.d.sync += [
                         change.eq(group.p.change[own]),
-                        mine.eq(group.valid & room[i] & group.p.fired[own]),
+                        mine.eq(group.valid & room[i] & group.p.fired[own] & ~host.restart),
                         of_group.eq(group.valid),
                     ]
                     with m.If(of_group):
@@ -214,7 +220,7 @@ class Core(wiring.Component):
             scan.eq(
                 Mux(sequencer.running, scan_value(scanner.scan), scan_value(sequencer.scan))
             ),
-            scanned_lanes.eq(scanner.lanes),
+            scanned_lanes.eq(Mux(host.restart, 0, scanner.lanes)),
         ]
         for i, lane in enumerate(lanes):
             m.d.comb += [

@@ -188,9 +188,9 @@ class NeuronScanner(wiring.Component):
             width=Shape.cast(joining).width, depth=at_least_two(c.lanes)
         )
         entry, oldest = Signal(joining), Signal(joining)
-        joined, active, joiners, remaining, examined = (
-            Signal(c.lanes, name=n)
-            for n in ("joined", "active", "joiners", "remaining", "examined")
+        joined = Signal(c.lanes, init=-1)
+        active, joiners, remaining, examined = (
+            Signal(c.lanes, name=n) for n in ("active", "joiners", "remaining", "examined")
         )
         leave = Signal()
         finished, newcomers = Signal(c.lanes), Signal()
@@ -214,6 +214,9 @@ class NeuronScanner(wiring.Component):
         ]
         with m.If(present):
             m.d.sync += [joined.eq(joined | joiners), active.eq(examined)]
+        # After a pass nobody joins, not even where nothing was examined.
+        with m.If(self.done):
+            m.d.sync += joined.eq(-1)
         with m.If(self.start):
             m.d.sync += joined.eq(0)
 

@@ -5,6 +5,8 @@ import pytest
 
 from reticent.compiler import compile_network
 from reticent.config import BuildConfig
+from reticent.cycles import CycleModel
+from reticent.fold import FOLDS, Fold
 from reticent.golden import Golden
 from reticent.random_networks import random_frames, random_network
 from reticent_sim.backend import sim_backend
@@ -14,23 +16,29 @@ QUICK = range(12)
 ALL = range(100)
 
 
-def compare(seed: int, config: BuildConfig) -> None:
-    """Two episodes of a network on golden model and device."""
+def compare(seed: int, config: BuildConfig, fold: Fold | None = None) -> None:
+    """Two episodes of a network on golden model and device; the cycle model predicts the counters.
+
+    `fold` is one for every seed in turns unless given.
+    """
     network = random_network(seed)
     frames = random_frames(network, seed, FRAMES)
-    image = compile_network(network, config, frames[:3])
-    golden, device = Golden(network), sim_backend(config, image)
+    fold = fold or FOLDS[seed % len(FOLDS)]
+    image = compile_network(network, config, frames[:3], fold=fold)
+    golden, device, model = Golden(network), sim_backend(config, image), CycleModel(image)
     for episode in range(2):
         golden.reset()
         device.reset()
+        model.reset()
         for step, frame in enumerate(frames[episode * FRAMES // 2 :]):
-            where = f"seed {seed}, episode {episode}, step {step}"
+            where = f"seed {seed} folded {fold}, episode {episode}, step {step}"
             expected, got = golden.step(frame), device.step(frame)
             np.testing.assert_array_equal(got.outputs, expected.outputs, f"outputs, {where}")
             assert list(got.events) == expected.events, f"events, {where}"
             assert list(got.significant) == expected.significant, f"multiplications, {where}"
             cycles = got.cycles
             assert config.lanes * cycles.total == cycles.busy + sum(cycles.lost.values()), where
+            assert model.step(np.asarray(frame), golden.delta) == cycles, f"cycles, {where}"
         for i, acc in enumerate(device.accumulators()):
             np.testing.assert_array_equal(acc, golden.acc[i], f"accumulators of layer {i}, {where}")
     device.close()
@@ -41,10 +49,29 @@ def test_random_network(seed, roomy):
     compare(seed, roomy)
 
 
+@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("seed", QUICK[:4])
+def test_two_streams(seed, fold, two_streams):
+    compare(seed, two_streams, fold)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [seed for seed in ALL if seed not in QUICK])
-def test_more_random_networks(seed, roomy):
-    compare(seed, roomy)
+@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("seed", ALL)
+def test_every_fold(seed, fold, roomy):
+    compare(seed, roomy, fold)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ALL)
+def test_two_streams_of_three_lanes(seed, two_streams):
+    compare(seed, two_streams)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ALL)
+def test_four_streams(seed, four_streams):
+    compare(seed, four_streams)
 
 
 @pytest.mark.slow
@@ -52,4 +79,5 @@ def test_more_random_networks(seed, roomy):
 def test_five_lanes(seed, roomy):
     """The same on a number of lanes that is no power of two."""
     depths = {name: getattr(roomy, name) for name in ("state_depth_odd", "state_depth_even")}
-    compare(seed, BuildConfig.for_lanes(5, pointer_depth=roomy.pointer_depth, **depths))
+    depths |= {name: getattr(roomy, name) for name in ("pointer_depth", "weight_depth")}
+    compare(seed, BuildConfig.for_lanes(5, relative_bits=13, **depths))

@@ -27,6 +27,7 @@ from reticent_sim.bench import BLOCKS
 
 __all__ = [
     "CONFIG",
+    "FINISHED_AFTER",
     "SCAN_AFTER",
     "Bench",
     "Pace",
@@ -45,6 +46,7 @@ LONGEST = 200_000  # cycles of one test; far more than any takes
 # From the cycle in which a lane is seen `finished` to the earliest scan: what `Lane` relies on and
 # `NeuronScanner` keeps.
 SCAN_AFTER = 2
+FINISHED_AFTER = 3  # cycles from the beginning of a pass, when `target` changes, to a true answer
 
 CONFIG = BuildConfig.from_dict(json.loads(os.environ["RETICENT_BENCH_CONFIG"]))
 

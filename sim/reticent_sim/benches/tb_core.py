@@ -161,7 +161,6 @@ class Player:
         bench, expected = self.bench, self.golden.step(frame)
         folds = [layer.fold for layer in self.image.layers]
         what = f"of network {self.number} folded {folds}"
-        print("DBG", bench.cycle, got, expected, self.golden.network.thresholds) if got.outputs.tolist()!=expected.outputs.tolist() or list(got.events)!=expected.events else 0
         bench.check(f"outputs {what}", got.outputs.tolist(), expected.outputs.tolist())
         bench.check(f"events {what}", list(got.events), expected.events)
         bench.check(f"significant {what}", list(got.significant), expected.significant)

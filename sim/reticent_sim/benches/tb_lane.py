@@ -1,5 +1,6 @@
 """A lane with memories of random contents against the plain sums that they mean."""
 
+from collections import deque
 from dataclasses import dataclass
 
 import cocotb
@@ -8,9 +9,9 @@ import numpy as np
 from reticent.arithmetic import THRESHOLD_MAX, WEIGHT_MAX, fires, requantise
 from reticent.layout import Space
 from reticent_hw.interfaces import row_layout
-from reticent_hw.lane import SCAN_LATENCY
+from reticent_hw.lane import OFFER_LATENCY, ROOM_LATENCY, SCAN_LATENCY
 
-from .common import CONFIG, SCAN_AFTER, Bench, Pace, bench_test, pack
+from .common import CONFIG, FINISHED_AFTER, SCAN_AFTER, Bench, Pace, bench_test, pack
 
 DEPTHS = (CONFIG.state_depth_even, CONFIG.state_depth_odd)
 LANE = CONFIG.lanes - 1
@@ -18,6 +19,8 @@ TAPS = 64
 PHASES = 24
 DELTA_MAX = 255
 STREAMS = CONFIG.streams
+# From an answer of `room` to the last offer that relies on it: what the FIFO's margin leaves.
+ROOM_AGE = CONFIG.fifo_margin - OFFER_LATENCY - ROOM_LATENCY
 
 
 def wrap(values):
@@ -34,6 +37,7 @@ class Range:
     end: int
     base: int
     delta: int
+    layer: int = 0
 
 
 class Contents:
@@ -80,12 +84,12 @@ class Contents:
         """The range's weights."""
         return slice(*self.start[[offered.first, offered.end]])
 
-    def random_range(self, rng: np.random.Generator, depth: int) -> Range:
+    def random_range(self, rng: np.random.Generator, parity: int) -> Range:
         first = int(rng.integers(TAPS + 1))
         end = min(TAPS, first + int(rng.integers(4)))
-        base = int(rng.integers(self.reach - 1, depth))
+        base = int(rng.integers(self.reach - 1, DEPTHS[parity]))
         delta = int(rng.integers(1, DELTA_MAX + 1)) * int(rng.choice([-1, 1]))
-        return Range(min(first, end), end, base, delta)
+        return Range(min(first, end), end, base, delta, parity)
 
 
 class Neurons:
@@ -95,8 +99,9 @@ class Neurons:
         self.acc = [np.zeros(depth, np.int64) for depth in DEPTHS]
         self.sent = [np.zeros(depth, np.int64) for depth in DEPTHS]  # 8 bits as stored
 
-    def accumulate(self, contents: Contents, parity: int, offered: Range) -> int:
+    def accumulate(self, contents: Contents, offered: Range) -> int:
         """Returns the number of multiplications."""
+        parity = offered.layer
         stored = contents.stored(offered)
         rows = offered.base - contents.relative[stored]
         np.add.at(self.acc[parity], rows, contents.weight[stored] * offered.delta)
@@ -113,16 +118,18 @@ def shared_out(rng: np.random.Generator, ranges: list[Range]) -> list[list[Range
 
 
 async def offer(bench: Bench, buses: list[list[Range]], kind: int | None = None) -> None:
-    """Offer each bus its ranges while it has room; `room` belongs to the cycle of the offer.
+    """Offer each bus its ranges while it has room, as seen ROOM_AGE cycles before.
 
     All buses go on independently, each with random gaps.
     """
+    rooms = deque([0] * ROOM_AGE)
     waiting = [list(reversed(ranges)) for ranges in buses]
     paces = [Pace(bench.rng, kind) for _ in buses]
     nothing = vars(Range(0, 0, 0, 0))
     while any(waiting):
         await bench.middle
-        room, valid, words = bench["room"], 0, [nothing] * STREAMS
+        rooms.append(bench["room"])
+        room, valid, words = rooms.popleft(), 0, [nothing] * STREAMS
         for i, (ranges, pace) in enumerate(zip(waiting, paces, strict=True)):
             if ranges and room >> i & 1 and not pace():
                 words[i] = vars(ranges.pop())
@@ -149,7 +156,7 @@ async def drained(bench: Bench) -> None:
 
 async def finished(bench: Bench) -> None:
     """From the cycle in which the target changes until `finished`; then the earliest scan."""
-    await bench.cycles(2)  # it follows the target one cycle later
+    await bench.cycles(FINISHED_AFTER)
     while True:
         await bench.middle
         if bench["finished"]:
@@ -248,14 +255,14 @@ async def layers_follow_each_other(dut):
         parity = phase % 2
         bench["target"] = parity
         count = int(rng.choice([0, 3, rng.integers(20), rng.integers(150)]))
-        ranges = [contents.random_range(rng, DEPTHS[parity]) for _ in range(count)]
+        ranges = [contents.random_range(rng, parity) for _ in range(count)]
         offering = cocotb.start_soon(offer(bench, shared_out(rng, ranges)))
         if phase:
             await finished(bench)
             await examine(bench, contents, neurons, 1 - parity, recent)
         await offering
         for r in ranges:
-            expected += [parity] * neurons.accumulate(contents, parity, r)
+            expected += [parity] * neurons.accumulate(contents, r)
         # What was multiplied last is examined first: it is the last to arrive in memory.
         touched = [r.base - contents.relative[contents.stored(r)] for r in ranges[: -1 - 9 : -1]]
         recent = list(dict.fromkeys(int(row) for rows in touched for row in rows[::-1]))
@@ -278,7 +285,7 @@ async def same_neuron_at_every_distance(dut):
     for distance in range(1, 5):
         ranges = [Range(tap, tap + 1, relative + i % distance, 255 - i) for i in range(40)]
         for r in ranges:
-            neurons.accumulate(contents, 0, r)
+            neurons.accumulate(contents, r)
         await offer(bench, [ranges[i::STREAMS] for i in range(STREAMS)], kind=0)
         await drained(bench)
     await compare(bench, neurons, 0)
@@ -291,13 +298,13 @@ async def same_row_in_both_memories(dut):
     tap = int(np.argmax(np.diff(contents.start) == 1))
     relative = int(contents.relative[contents.start[tap]])
     bench["go"] = 1
-    for phase in range(40):
+    for phase in range(28):
         bench["target"] = phase % 2
         waiting = cocotb.start_soon(finished(bench))
         count = int(bench.rng.integers(1, 5))
-        ranges = [Range(tap, tap + 1, relative, 100 + phase + i) for i in range(count)]
+        ranges = [Range(tap, tap + 1, relative, 9 * phase - i, phase % 2) for i in range(count)]
         for r in ranges:
-            neurons.accumulate(contents, phase % 2, r)
+            neurons.accumulate(contents, r)
         await offer(bench, shared_out(bench.rng, ranges), kind=0)
         await waiting
     await drained(bench)
@@ -315,9 +322,10 @@ async def ranges_wait_until_it_goes(dut):
     for _ in range(6):
         seen.clear()
         bench["go"] = 0
-        count = int(bench.rng.integers(1, CONFIG.fifo_depth - 2))
-        ranges = [contents.random_range(bench.rng, DEPTHS[0]) for _ in range(count)]
-        expected = sum(neurons.accumulate(contents, 0, r) for r in ranges)
+        # As many as have room, should they all hold weights and share a bus.
+        count = int(bench.rng.integers(1, CONFIG.fifo_depth - CONFIG.fifo_margin + 1))
+        ranges = [contents.random_range(bench.rng, 0) for _ in range(count)]
+        expected = sum(neurons.accumulate(contents, r) for r in ranges)
         await offer(bench, shared_out(bench.rng, ranges))
         await bench.cycles(int(bench.rng.integers(20)))
         bench.check("multiplications before it goes", len(seen), 0)
@@ -341,10 +349,10 @@ async def one_multiplication_a_cycle(dut):
             int(bench.rng.choice(full)),
             *bench.rng.choice(empty, bench.rng.integers(3)).tolist(),
         ]
-        ranges += [Range(t, t + 1, DEPTHS[1] - 1, 3) for t in taps]
+        ranges += [Range(t, t + 1, DEPTHS[1] - 1, 3, 1) for t in taps]
     seen: list[tuple[int, int]] = []
     cocotb.start_soon(watch_multiplications(bench, seen))
-    expected = sum(neurons.accumulate(contents, 1, r) for r in ranges)
+    expected = sum(neurons.accumulate(contents, r) for r in ranges)
     await offer(bench, shared_out(bench.rng, ranges), kind=0)
     await drained(bench)
     bench.check("multiplications", len(seen), expected)
@@ -359,7 +367,7 @@ async def reset_drops_what_is_in_flight(dut):
     bench["go"] = 1
     for _ in range(5):
         bench["target"] = 0
-        ranges = [contents.random_range(bench.rng, DEPTHS[0]) for _ in range(100)]
+        ranges = [contents.random_range(bench.rng, 0) for _ in range(100)]
         offering = cocotb.start_soon(offer(bench, shared_out(bench.rng, ranges), kind=0))
         await bench.cycles(int(bench.rng.integers(3, 60)))
         offering.cancel()
@@ -369,7 +377,7 @@ async def reset_drops_what_is_in_flight(dut):
         await initialise(bench, contents, neurons, 0)
         bench["target"] = 0
         for r in ranges:
-            neurons.accumulate(contents, 0, r)
+            neurons.accumulate(contents, r)
         await offer(bench, shared_out(bench.rng, ranges))
         await drained(bench)
         await compare(bench, neurons, 0)

@@ -122,7 +122,7 @@ async def layers(bench: Bench) -> Iterator[Layer]:
             target = bench.ports["target"]
             row = unpack(target.shape, bits)
             if not row["local"]:  # local layers have no use for the generator
-                target.bits = bits
+                target.bits, bench["layer"] = bits, i % 2
                 fy, fx = folds[i]
                 channels = layer.in_shape[0] * fy * fx
                 yield Layer(*axes(layer, folds[i], folds[i + 1]), channels, row)
@@ -162,6 +162,7 @@ def judge(bench: Bench, layer: Layer, events: list[Event], ranges: deque, marks:
         while len(got) < len(expected) and ranges:
             taps = ranges.popleft()
             bench.check(f"delta of {event}", taps["delta"], event.delta)
+            bench.check(f"layer of {event}", taps["layer"], bench["layer"])
             bench.check(
                 f"{event}: taps twice",
                 [t for t in range(taps["first"], taps["end"]) if t in got],

@@ -3,10 +3,10 @@
 import numpy as np
 
 from reticent.arithmetic import THRESHOLD_MAX, activation_range, fires, requantise
+from reticent_hw.lane import REQUANTISE_LATENCY as LATENCY
 
 from .common import CONFIG, Bench, bench_test
 
-LATENCY = 3
 LARGEST_SHIFT = 31
 BATCH = 60  # neurons for each setting
 
