@@ -134,7 +134,8 @@ class Core(wiring.Component):
             sequencer.waiting.eq(scanner.waiting),
             sequencer.flowing.eq(Cat(generator.busy for generator in generators).any()),
             sequencer.lanes_busy.eq(
-                Cat(lane.busy for lane in lanes).any() | Cat(lane.offer.any() for lane in lanes).any()
+                Cat(lane.busy for lane in lanes).any()
+                | Cat(lane.offer.any() for lane in lanes).any()
             ),
             sequencer.last_taken.eq(encoder.last_taken),
             sequencer.changed.eq(host.changed),
@@ -217,9 +218,7 @@ class Core(wiring.Component):
                     m.d.sync += threshold.eq(host.thresholds[i])
         scan, scanned_lanes = Signal.like(scan_value(scanner.scan)), Signal(c.lanes)
         m.d.sync += [
-            scan.eq(
-                Mux(sequencer.running, scan_value(scanner.scan), scan_value(sequencer.scan))
-            ),
+            scan.eq(Mux(sequencer.running, scan_value(scanner.scan), scan_value(sequencer.scan))),
             scanned_lanes.eq(Mux(host.restart, 0, scanner.lanes)),
         ]
         for i, lane in enumerate(lanes):
@@ -248,9 +247,7 @@ class Core(wiring.Component):
                     touched.mark.second.eq(generator.mark.second),
                     touched.mark.mask.eq(generator.mark.mask),
                     touched.mark.valid.eq(
-                        generator.mark.valid
-                        & (sequencer.parity == parity)
-                        & ~sequencer.last_phase
+                        generator.mark.valid & (sequencer.parity == parity) & ~sequencer.last_phase
                     ),
                 ]
             with m.If(sequencer.parity != parity):

@@ -66,9 +66,7 @@ class DeltaEncoder(wiring.Component):
 
         # What follows from the settings, in registers because it is used deep in logic.
         highest = Signal(
-            data.StructLayout(
-                {"y": c.position_bits, "x": c.position_bits, "channel": unsigned(8)}
-            )
+            data.StructLayout({"y": c.position_bits, "x": c.position_bits, "channel": unsigned(8)})
         )
         row_pixels = Signal(index_shape(c.frame_depth + 1))
         first_slots = [Signal(c.slot_bits, name=f"first_slot_{age}") for age in range(c.stack)]

@@ -13,7 +13,14 @@ from reticent.layout import SHIFT_BITS, THRESHOLD_BITS, Space
 from .interfaces import LoadSignature, ScanSignature, index_shape, range_layout, row_layout
 from .memory import LoadedMemory
 
-__all__ = ["OFFER_LATENCY", "REQUANTISE_LATENCY", "ROOM_LATENCY", "SCAN_LATENCY", "Lane", "Requantiser"]
+__all__ = [
+    "OFFER_LATENCY",
+    "REQUANTISE_LATENCY",
+    "ROOM_LATENCY",
+    "SCAN_LATENCY",
+    "Lane",
+    "Requantiser",
+]
 
 REQUANTISE_LATENCY = 6  # cycles from a neuron to `fired`
 SCAN_LATENCY = REQUANTISE_LATENCY + 1  # cycles from ScanSignature.valid to `fired`
@@ -300,7 +307,9 @@ class Lane(wiring.Component):
         rows = [Signal(c.state_address_bits, name=f"row_{i}") for i in range(3)]
         same = [Signal(name=f"same_{i}") for i in range(3)]
         near = [Signal(name=f"near_{i}") for i in range(3)]
-        read_row, old = (Signal(row_layout(c, Space.STATE_EVEN), name=n) for n in ("read_row", "old"))
+        read_row, old = (
+            Signal(row_layout(c, Space.STATE_EVEN), name=n) for n in ("read_row", "old")
+        )
         operand = Signal(signed(c.accumulator_bits))
         written_sent = Signal(8)
         behind_valid = (loaded_row, multiplied, summed)

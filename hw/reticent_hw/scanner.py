@@ -180,10 +180,9 @@ class NeuronScanner(wiring.Component):
             m.d.sync += issuing.eq(0)
 
         # A lane joins the walk when it has finished, and leaves where it joined, a lap later. When
-        # the last one leaves, the group is still issued, for no lane: nothing long may depend on it.
-        joining = data.StructLayout(
-            {"index": index.shape(), "lap": 1, "lanes": unsigned(c.lanes)}
-        )
+        # the last one leaves, the group is still issued, for no lane: nothing long may depend on
+        # who leaves.
+        joining = data.StructLayout({"index": index.shape(), "lap": 1, "lanes": unsigned(c.lanes)})
         m.submodules.joins = joins = fifo.SyncFIFO(
             width=Shape.cast(joining).width, depth=at_least_two(c.lanes)
         )
@@ -244,9 +243,7 @@ class NeuronScanner(wiring.Component):
         ]
         # Of each stream, groups in which something fired wait for its serialiser.
         count = c.lanes // c.streams
-        group = data.StructLayout(
-            {"y": y.shape(), "x": column.shape(), "sent": group_layout(c)}
-        )
+        group = data.StructLayout({"y": y.shape(), "x": column.shape(), "sent": group_layout(c)})
         credits, idle = [], []
         for i in range(c.streams):
             suffix = f"_{i}" if c.streams > 1 else ""

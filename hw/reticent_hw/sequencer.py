@@ -255,8 +255,8 @@ class Sequencer(wiring.Component):
                             settled.eq(0),
                         ]
 
-            # To the lanes and back, two steps of addition. The row stays addressed: `answer` must not
-            # change until it is taken.
+            # To the lanes and back, two steps of addition. The row stays addressed: `answer` must
+            # not change until it is taken.
             with m.State("OUTPUT_READ"):
                 m.d.comb += self.scan.row.eq(walk)
                 m.d.sync += wait.eq(wait + 1)

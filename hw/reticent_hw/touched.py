@@ -23,7 +23,8 @@ class TouchedMap(wiring.Component):
     mark : positions to set; takes effect two cycles later
     rows : rows that were marked
     row : row to read; `columns` answers in the same cycle
-    clear : clear the map; takes effect at the next cycle, and wins over a `mark` of the cycle before
+    clear : clear the map; takes effect at the next cycle, and wins over a `mark` of the cycle
+        before
     """
 
     def __init__(self, config: BuildConfig):

@@ -7,6 +7,8 @@ far. The loads come from a calibration trace.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -91,7 +93,7 @@ def assign(
     return [sorted(group) for group in members]
 
 
-def lane_loads(loads: Ints, members: list[list[int]]) -> Ints:
+def lane_loads(loads: npt.NDArray[Any], members: list[list[int]]) -> npt.NDArray[Any]:
     """Loads (frames, lanes) of the lanes that have these channels."""
     return np.stack([loads[:, group].sum(axis=1) for group in members], axis=1)
 

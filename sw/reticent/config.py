@@ -103,7 +103,11 @@ class BuildConfig:
             return max(64, -(-depth * base.lanes // lanes))
 
         scaled = {
-            "streams": math.gcd(lanes, 4) if lanes > 32 else math.gcd(lanes, 2) if lanes > 16 else 1,
+            "streams": math.gcd(lanes, 4)
+            if lanes > 32
+            else math.gcd(lanes, 2)
+            if lanes > 16
+            else 1,
             "weight_depth": share(base.weight_depth),
             "state_depth_even": share(base.state_depth_even),
             "state_depth_odd": share(base.state_depth_odd),
