@@ -40,6 +40,7 @@ from .report import Setup, Statistics
 
 __all__ = [
     "GAMES",
+    "ROUNDS",
     "Result",
     "Trace",
     "bench_agent",
@@ -51,7 +52,8 @@ __all__ = [
 ]
 
 GAMES = ("breakout", "space_invaders", "robotank", "enduro", "krull", "freeway")
-RANDOM_AGENT = "random:0.2:0"  # for games without a shipped agent
+# Two rounds of pruning: the ending of a shipped agent's name, and what plays games without one.
+ROUNDS = {"20": ("", "random:0.2:0"), "10.7": ("-sparse10", "random:0.107:0")}
 
 TURN = 100  # frames that one contender runs before the next one's turn
 WARM_UP = 20  # frames
@@ -68,10 +70,12 @@ class Trace:
     starts: npt.NDArray[np.bool_]
 
 
-def bench_agent(game: str) -> Agent:
-    """The game's shipped agent, or a pruned random network where there is none."""
-    shipped = (SHIPPED / f"{game}.npz").exists()
-    return find_agent(None if shipped else RANDOM_AGENT, game)
+def bench_agent(game: str, percent: str = "20") -> Agent:
+    """The game's shipped agent with this share of its weights (a key of `ROUNDS`), or a random
+    network pruned as much where there is none."""
+    ending, otherwise = ROUNDS[percent]
+    path = SHIPPED / f"{game}{ending}.npz"
+    return find_agent(str(path) if path.exists() else otherwise, game)
 
 
 def load_trace(
@@ -108,19 +112,13 @@ class Result:
     sent_bytes: float  # as a frame travels over the link, without its packets: the mean
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `reticent.report`, each layer's utilisation, and where cycles were lost.
+        """The keys of `reticent.report`, and where cycles were lost.
 
-        A layer's utilisation is that of its own cycles. `checked` is true when all was exact. A
-        trace has neither scores nor a speed of its own: those keys are left out.
+        `checked` is true when all was exact. A trace has neither scores nor a speed of its own:
+        those keys are left out.
         """
         report = self.statistics.to_json()
         del report["episodes"], report["decisions_per_second"]
-        for layer in report["layers"]:
-            layer["utilisation"] = (
-                layer["significant"] / (report["lanes"] * layer["cycles"])
-                if layer["cycles"]
-                else None
-            )
         return {
             **report,
             "checked": self.difference is None,
@@ -251,9 +249,10 @@ def run_bench(
     *,
     steps: int,
     seed: int,
+    percent: str = "20",
     show: Callable[[str, int], object] = lambda text, total: None,
 ) -> dict[str, Any]:
-    """All figures as plain JSON types.
+    """All figures as plain JSON types, of agents with this share of their weights (see `ROUNDS`).
 
     `results` has one entry for each game and build, see `Result.to_json`; `utilisation` has the
     geometric mean and the worst of each build; `energy` has `energy.frame_energy` of each build on
@@ -274,7 +273,7 @@ def run_bench(
     energy: list[dict[str, Any]] = []
     for game in games:
         show(f"{game}: recording and compiling", total)
-        agent = bench_agent(game)
+        agent = bench_agent(game, percent)
         network = agent.quantised()
         folder = build_folder() / "traces"
         trace = load_trace(game, network, steps=steps, seed=seed, folder=folder)

@@ -119,9 +119,7 @@ def test_figures_of_an_exact_core(agent, network, trace):
     assert report["cycles"] == {"mean": total, "p99": total, "worst": total, "cold_start": total}
     assert report["utilisation"] == pytest.approx(significant.sum() / (64 * total))
     assert report["realised_speedup"] * report["fraction"] == pytest.approx(report["utilisation"])
-    assert [layer["utilisation"] for layer in report["layers"]] == pytest.approx(
-        significant / (64 * Core.LAYER)
-    )
+    assert [layer["significant"] for layer in report["layers"]] == pytest.approx(significant)
     assert report["lost"][LOST_CAUSES[0]] == pytest.approx(1 - report["utilisation"])
     json.dumps(report)
 
@@ -141,7 +139,6 @@ def test_core_that_differs_at_once_has_no_figures(agent, network, trace):
     found = check(agent, network, trace, {8: Core(network, 8, wrong_at=0)})
     report = found[8].to_json()
     assert report["utilisation"] is None
-    assert report["layers"][0]["utilisation"] is None
     assert summary([report], 8) == {"geometric_mean": None, "worst": None}
 
 
@@ -219,7 +216,6 @@ def report(**changes):
             "fraction": 0.01,
             "events": 5.0,
             "cycles": 2.0,
-            "utilisation": 0.625,
         }
         for name in ("conv1", "out")
     ]
@@ -299,7 +295,7 @@ def test_report_text():
     assert ["32", "space_invaders", *cells] in main
     assert ["32", "geometric", "mean", "0.625"] in main
     assert ["32", "space_invaders", "25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"] in main
-    assert ["conv1", *"5 10 2 0.625 2 0.625".split()] in [x.split() for x in lines]
+    assert ["conv1", *"5 10 2 1 2 0".split()] in [x.split() for x in lines]
     assert ["conv1", *"1.0 3.0 4.0 100.0 25.0".split()] in [x.split() for x in lines]
     latency = "12.3 234.6 345.7 7,056 43 70.56 0.43".split()
     assert ["32", "space_invaders", *latency] in main

@@ -45,6 +45,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add = parser.add_argument
     add("--games", nargs="+", metavar="GAME", help="any ALE games (the six of the figures)")
     add("--lanes", nargs="+", type=int, default=[16, 32], metavar="N", help="builds (16 32)")
+    add(
+        "--percent",
+        default="20",
+        metavar="P",
+        help="of the weights that the agents have: 20 or 10.7, two rounds of pruning (20)",
+    )
     add("--steps", type=int, default=500, metavar="N", help="consecutive steps of a game (500)")
     add("--seed", type=int, default=0, metavar="N", help="of the recorded games (0)")
     add("--json", type=Path, metavar="FILE", help="write all numbers")
@@ -59,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise UserError(f"seed is {arguments.seed}: give 0 or more")
     from ..atari import game_name
-    from ..bench import GAMES, run_bench
+    from ..bench import GAMES, ROUNDS, run_bench
+
+    if arguments.percent not in ROUNDS:
+        raise UserError(f"percent is {arguments.percent!r}: give one of {', '.join(ROUNDS)}")
 
     console = Console(stderr=True)
     with Progress(
@@ -76,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             list(dict.fromkeys(arguments.lanes)),
             steps=arguments.steps,
             seed=arguments.seed,
+            percent=arguments.percent,
             show=lambda text, total: progress.update(
                 task, description=text, total=total, advance=1
             ),
@@ -102,7 +112,10 @@ def report_text(report: dict[str, Any]) -> str:
     console.print(_games(results, report["utilisation"]))
     console.print("Lane-cycles without a multiplication, in %, by cause:")
     console.print(_losses(results))
-    console.print(f"Cycles and utilisation within each layer, {speeds['game']}:")
+    console.print(
+        f"Cycles in which each layer received events, {speeds['game']}, and its multiplications by\n"
+        "lane; a lane that is behind does them later, beside those of the next layer:"
+    )
     console.print(_layers(first))
     console.print(
         "Latency from the last pixel to the answer at "
@@ -187,7 +200,7 @@ def _losses(results: list[dict[str, Any]]) -> Table:
 
 def _layers(results: list[dict[str, Any]]) -> Table:
     """One line a layer, one column a build."""
-    columns = [f"{what}\n{r['lanes']} lanes" for r in results for what in ("cycles", "utilisation")]
+    columns = [f"{what}\n{r['lanes']} lanes" for r in results for what in ("cycles", "by lane")]
     table = _table("layer", "events", "significant", *columns)
     for layers in zip(*(result["layers"] for result in results), strict=True):
         table.add_row(
@@ -196,8 +209,11 @@ def _layers(results: list[dict[str, Any]]) -> Table:
             _number(layers[0]["significant"]),
             *(
                 text
-                for layer in layers
-                for text in (_number(layer["cycles"]), _number(layer["utilisation"], 3))
+                for layer, result in zip(layers, results, strict=True)
+                for text in (
+                    _number(layer["cycles"]),
+                    _number(layer["significant"] / result["lanes"]),
+                )
             ),
         )
     return table
