@@ -19,14 +19,20 @@ class Ecp5Pll(Elaboratable):
 
     def __init__(self, frequency_in: float, frequency_out: float):
         self.clk_in, self.clk_out, self.locked = Signal(), Signal(), Signal()
-        self._ratio = _ratio(
-            frequency_in,
-            frequency_out,
-            ((i, f, o) for i in range(1, 129) for f in range(1, 81) for o in range(1, 129)
-             if frequency_in / i >= self.PHASE
-             and self.VCO[0] <= frequency_in / i * f * o <= self.VCO[1]),
-            lambda i, f, o: f / i,
-        )  # fmt: skip
+        self._ratio = self.ratio(frequency_in, frequency_out)
+
+    @classmethod
+    def ratio(cls, frequency_in: float, frequency_out: float) -> tuple[int, int, int]:
+        """Dividers of input, feedback and output, in Hz: out = in * feedback / input."""
+        settings = (
+            (i, f, o)
+            for i in range(1, 129)
+            for f in range(1, 81)
+            for o in range(1, 129)
+            if frequency_in / i >= cls.PHASE
+            and cls.VCO[0] <= frequency_in / i * f * o <= cls.VCO[1]
+        )
+        return _ratio(frequency_in, frequency_out, settings, lambda i, f, o: f / i)
 
     def elaborate(self, platform):
         divide_in, feedback, divide_out = self._ratio
@@ -64,18 +70,24 @@ class Series7Pll(Elaboratable):
     """A 7-series PLL; members as in `Ecp5Pll`."""
 
     VCO = (800e6, 1600e6)
+    PHASE = 19e6
 
     def __init__(self, frequency_in: float, frequency_out: float):
         self.clk_in, self.clk_out, self.locked = Signal(), Signal(), Signal()
         self._frequency_in = frequency_in
-        self._ratio = _ratio(
-            frequency_in,
-            frequency_out,
-            ((i, f, o) for i in range(1, 11) for f in range(2, 65) for o in range(1, 129)
-             if frequency_in / i >= 19e6
-             and self.VCO[0] <= frequency_in / i * f <= self.VCO[1]),
-            lambda i, f, o: f / i / o,
-        )  # fmt: skip
+        self._ratio = self.ratio(frequency_in, frequency_out)
+
+    @classmethod
+    def ratio(cls, frequency_in: float, frequency_out: float) -> tuple[int, int, int]:
+        """Divider, multiplier, output divider, in Hz: out = in * multiplier / both dividers."""
+        settings = (
+            (i, f, o)
+            for i in range(1, 11)
+            for f in range(2, 65)
+            for o in range(1, 129)
+            if frequency_in / i >= cls.PHASE and cls.VCO[0] <= frequency_in / i * f <= cls.VCO[1]
+        )
+        return _ratio(frequency_in, frequency_out, settings, lambda i, f, o: f / i / o)
 
     def elaborate(self, platform):
         m = Module()

@@ -42,7 +42,7 @@ class Link(wiring.Component):
     gives no word in 2**PATIENCE cycles is reset, and so is the session.
 
     The bytes may come over anything: a serial port, USB, SPI, Ethernet. They are moved by plain
-    ready/valid streams; a request's bytes are taken one a cycle, pixels leave at up to one a cycle.
+    ready/valid streams; a request's bytes are taken one a cycle, and executed one in three cycles.
 
     Parameters
     ----------
@@ -266,7 +266,6 @@ class Link(wiring.Component):
             with m.State("count"):
                 collect(left, "word")
             with m.State("word"):
-                m.d.sync += index.eq(0)
                 with m.If(left == 0):
                     m.next = "run"
                 with m.Elif(payload.valid):
@@ -276,6 +275,7 @@ class Link(wiring.Component):
                     with m.If(index == 0):
                         m.d.sync += word[8:].eq(0)
                     with m.If(index + 1 == width):
+                        m.d.sync += index.eq(0)
                         m.next = "write"
                     with m.Elif(index == WORD_BITS // 8 - 1):
                         refuse(Status.MALFORMED)
@@ -355,7 +355,7 @@ class Link(wiring.Component):
                 wait()
                 m.d.comb += [
                     self.pixels.valid.eq(~values | payload.valid),
-                    self.pixels.p.value.eq(payload.payload),
+                    self.pixels.p.value.eq(Mux(values, payload.payload, 0)),
                     self.pixels.p.same.eq(~values),
                     self.pixels.p.rest.eq(~values & rest),
                     payload.ready.eq(values & self.pixels.ready),

@@ -5,7 +5,7 @@ from amaranth.lib import crc, memory, stream, wiring
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 
-from reticent.link.protocol import CRC_BYTES, HEADER_BYTES, REQUEST_EXTRA
+from reticent.link.protocol import HEADER_BYTES, REQUEST_EXTRA
 
 from .cobs import CobsDecoder
 
@@ -26,8 +26,7 @@ class RequestReceiver(wiring.Component):
     -------
     bytes : from the link
     held : a request is here: `kind`, `sequence`, and its payload as a stream
-    payload : its bytes in order; not valid when there are no more, nor in the cycle after `held`
-        begins
+    payload : its bytes in order, one every three cycles
     more : bytes of the payload are left
     release : forget the request
     intact, damaged : one cycle for each packet that was, or that was damaged or too long
@@ -80,9 +79,9 @@ class RequestReceiver(wiring.Component):
             m.d.sync += count.eq(count + 1)
             with m.If(count < HEADER_BYTES):
                 m.d.sync += header.eq(Cat(header[8:], decoder.out))
-        position = Signal(range(self._size + 1))
-        end = Signal(range(self._size + 1))
-        fetched = Signal()
+        position = Signal(range(self._size))
+        left = Signal(range(self._size + 1))  # bytes that are still in the buffer alone
+        asked = Signal()
         with m.If(decoder.end):
             intact = ~decoder.torn & ~too_long & checksum.match_detected & (count >= REQUEST_EXTRA)
             m.d.comb += [
@@ -96,21 +95,26 @@ class RequestReceiver(wiring.Component):
                 count.eq(0),
                 self.held.eq(intact),
                 position.eq(HEADER_BYTES),
-                end.eq(count - CRC_BYTES),
-                fetched.eq(0),
+                left.eq(count - REQUEST_EXTRA),
             ]
 
-        # The payload: the memory answers one cycle after it was asked.
-        taken = Signal()
+        # The payload, from a register: the memory is slow to answer.
         m.d.comb += [
-            self.more.eq(self.held & (position != end)),
-            self.payload.valid.eq(fetched & self.more),
-            self.payload.payload.eq(read.data),
-            taken.eq(self.payload.valid & self.payload.ready),
-            read.addr.eq(position + taken),
+            self.more.eq(self.held & (self.payload.valid | (left != 0))),
+            read.addr.eq(position),
         ]
-        with m.If(self.held):
-            m.d.sync += [position.eq(position + taken), fetched.eq(1)]
+        with m.If(asked):
+            m.d.sync += [
+                asked.eq(0),
+                self.payload.valid.eq(1),
+                self.payload.payload.eq(read.data),
+                position.eq(position + 1),
+                left.eq(left - 1),
+            ]
+        with m.Elif(self.held & ~self.payload.valid & (left != 0)):
+            m.d.sync += asked.eq(1)
+        with m.If(self.payload.valid & self.payload.ready):
+            m.d.sync += self.payload.valid.eq(0)
         with m.If(self.release):
-            m.d.sync += self.held.eq(0)
+            m.d.sync += [self.held.eq(0), self.payload.valid.eq(0), asked.eq(0), left.eq(0)]
         return m

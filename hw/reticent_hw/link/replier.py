@@ -93,7 +93,7 @@ class Replier(wiring.Component):
 
         sending = Signal()
         position, length = Signal(range(depth + 1)), Signal(range(depth + 1))
-        fetched = Signal()
+        fetched, last = Signal(), Signal()
         m.d.comb += self.busy.eq(sealing | sending)
         with m.If(self.finish):
             m.d.sync += [sealing.eq(1), sums_left.eq(CRC_BYTES), sum_bytes.eq(checksum.crc)]
@@ -110,19 +110,21 @@ class Replier(wiring.Component):
                 self.overflow.eq(0),
             ]
 
-        # Send: the memory's bytes, then the delimiter.
-        taken, last = Signal(), Signal()
-        m.d.comb += [
-            last.eq(position == length),
-            self.bytes.valid.eq(sending & fetched),
-            self.bytes.payload.eq(Mux(last, DELIMITER, read.data)),
-            taken.eq(self.bytes.valid & self.bytes.ready),
-            read.addr.eq(position + taken),
-        ]
+        # Send: the memory's bytes, then the delimiter; from a register, for the memory is slow.
+        m.d.comb += read.addr.eq(position)
         with m.If(self.again):
             m.d.sync += sending.eq(1)
-        with m.If(sending):
-            m.d.sync += [fetched.eq(1), position.eq(position + taken)]
-            with m.If(taken & last):
-                m.d.sync += [sending.eq(0), fetched.eq(0), position.eq(0)]
+        with m.If(fetched):
+            m.d.sync += [
+                fetched.eq(0),
+                self.bytes.valid.eq(1),
+                self.bytes.payload.eq(Mux(last, DELIMITER, read.data)),
+                position.eq(position + 1),
+            ]
+        with m.Elif(sending & ~self.bytes.valid):
+            m.d.sync += [fetched.eq(1), last.eq(position == length)]
+        with m.If(self.bytes.valid & self.bytes.ready):
+            m.d.sync += self.bytes.valid.eq(0)
+            with m.If(last):
+                m.d.sync += [sending.eq(0), position.eq(0)]
         return m
