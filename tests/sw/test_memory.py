@@ -66,7 +66,7 @@ def test_table():
     assert lines[1].split()[-5:] == ["2,048", "1,024", "64.0", "32.0", "<-"]
     assert sum(line.endswith("<-") for line in lines) == 1
     (buffers,) = (line.split() for line in lines if line.startswith("ranges waiting"))
-    assert buffers[-4:-2] == ["-", "32"]
+    assert buffers[-4:-2] == ["-", str(CONFIG.fifo_depth)]
     total = float(lines[-1].split()[-1].replace(",", ""))
     bits = sum(use.built * use.row_bits for use in memory_uses(CONFIG, used))
     assert lines[-1].startswith("total")

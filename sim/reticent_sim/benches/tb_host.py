@@ -19,6 +19,7 @@ from reticent.layout import (
     row_words,
     word_index_bits,
 )
+from reticent_hw.host import PROBE_LATENCY
 
 from .common import CONFIG, Bench, Pace, Sink, Source, bench_test
 
@@ -126,7 +127,7 @@ class Monitor:
     async def _run(self) -> None:
         bench, model = self.bench, self.model
         widths = {s: sum(bits for _, bits, _ in row_fields(CONFIG, s)) for s in MEMORIES}
-        probes = deque([(0, 0)])
+        probes = deque([(0, 0)] * (PROBE_LATENCY - 1))
         while True:
             await bench.edge
             if bench["load__valid"]:
@@ -140,7 +141,7 @@ class Monitor:
             # What leaves now was decided a cycle before.
             if (bench["load__valid"] or changed) and not self.was_free[0]:
                 bench.fail("a write took effect in the middle of a frame")
-            # The answer to a probe stands there two cycles later.
+            # The answer to a probe stands there PROBE_LATENCY cycles later.
             probes.append((bench["probe_row"] % CONFIG.state_depth, bench["probe_parity"]))
             row, parity = probes.popleft()
             for lane in range(CONFIG.lanes):
@@ -275,12 +276,12 @@ async def status_says_what_goes_on(dut):
 
 
 @bench_test
-async def writes_take_one_cycle_and_reads_five(dut):
+async def writes_take_one_cycle_and_reads_some(dut):
     bench = await Bench.start(dut)
     bench["free"] = 1
     source = Source(bench, "commands", Pace(bench.rng, kind=0))
     replies = Sink(bench, "replies", Pace(bench.rng, kind=0))
-    for write, cycles in ((1, 1), (0, 5)):
+    for write, cycles in ((1, 1), (0, PROBE_LATENCY + 4)):
         began = bench.cycle
         await source.send([vars(Command(Space.REGISTER, Register.WIDTH, 0, 5, write))] * 50)
         if not write:

@@ -8,6 +8,7 @@ import cocotb
 import numpy as np
 
 from reticent_hw.lane import SCAN_LATENCY
+from reticent_hw.scanner import EXAMINATION
 
 from .common import CONFIG, FINISHED_AFTER, SCAN_AFTER, Bench, Pace, Sink, bench_test
 
@@ -16,7 +17,8 @@ STREAMS = CONFIG.streams
 PER_STREAM = LANES // STREAMS
 ALL = (1 << LANES) - 1
 PASSES = 24
-SLACK = 2 * SCAN_LATENCY + 20  # cycles that beginning and end of a pass may take
+WAY = 1  # cycles from the scanner to the lanes
+SLACK = 2 * EXAMINATION + 20  # cycles that beginning and end of a pass may take
 
 
 @dataclass
@@ -136,9 +138,9 @@ class Lanes:
             bench["finished"] = sum((spent >= at) << i for i, at in enumerate(self.finish))
 
     async def _answer(self) -> None:
-        """`fired` and `change`, SCAN_LATENCY cycles after the request; noise without one."""
+        """`fired` and `change`, SCAN_LATENCY cycles after the request came; noise without one."""
         bench = self.bench
-        answers: deque[tuple[int, list[int]]] = deque([(0, [0] * LANES)] * (SCAN_LATENCY - 1))
+        answers = deque([(0, [0] * LANES)] * (WAY + SCAN_LATENCY - 1))
         while True:
             await bench.edge
             lanes = bench["lanes"]
@@ -153,7 +155,7 @@ class Lanes:
                 bench.check(f"last row and column at {y, x} of {source}", ends, expected)
                 for lane in range(LANES):
                     # Two cycles: the edge after the cycle of the request is one later.
-                    early = bench.cycle - 1 < self.since[lane] + SCAN_AFTER
+                    early = bench.cycle - 1 + WAY < self.since[lane] + SCAN_AFTER
                     if lanes >> lane & 1 and (early or not self.finished >> lane & 1):
                         bench.fail(f"lane {lane} is examined before it has finished")
                 self.layer.asked.append((row, lanes))

@@ -6,6 +6,7 @@ from .common import CONFIG, Bench, bench_test
 
 ROWS, COLUMNS = CONFIG.map_rows, CONFIG.map_columns
 ROUNDS = 120
+SETTLED = 3  # cycles after which a mark is certainly there
 
 
 def bits(columns: np.ndarray) -> int:
@@ -30,6 +31,7 @@ async def marks_reads_and_clears(dut):
             touched[row : row + 1 + second] |= mask & valid
             await bench.edge
         bench["mark__valid"] = 0
+        await bench.cycles(SETTLED)
         for row in rng.permutation(ROWS).tolist():
             bench["row"] = row
             await bench.middle
@@ -37,13 +39,14 @@ async def marks_reads_and_clears(dut):
             bench.check("rows", bench["rows"], bits(touched.any(axis=1)))
             await bench.edge
         if rng.random() < 0.5:
-            bench["clear"] = 1
-            touched[:] = False
-            # It wins over a mark in the same cycle.
+            # It wins over a mark in the cycle before.
             bench["mark__valid"], bench["mark__row"] = int(rng.integers(2)), int(rng.integers(ROWS))
             bench["mark__second"], bench["mark__mask"] = 0, bits(np.ones(COLUMNS, bool))
             await bench.edge
-            bench["clear"] = bench["mark__valid"] = 0
+            bench["mark__valid"], bench["clear"] = 0, 1
+            touched[:] = False
+            await bench.edge
+            bench["clear"] = 0
 
 
 @bench_test
@@ -63,6 +66,7 @@ async def clearing_takes_one_cycle(dut):
         bench["mark__row"], bench["mark__mask"] = row, 1 << column
         await bench.edge
         bench["mark__valid"] = 0
+        await bench.cycles(SETTLED)
         for y in range(ROWS):
             bench["row"] = y
             await bench.middle
@@ -77,6 +81,7 @@ async def reset_clears(dut):
     bench["mark__valid"], bench["mark__mask"] = 1, 1
     await bench.edge
     bench["mark__valid"] = 0
+    await bench.cycles(SETTLED)
     await bench.reset()
     await bench.middle
     bench.check("rows", bench["rows"], 0)
