@@ -172,7 +172,7 @@ def tools(tmp_path, monkeypatch):
     folder = tmp_path / "tools"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    monkeypatch.setattr(build.sys, "executable", str(tmp_path / "nowhere" / "python"))
+    monkeypatch.setattr(build, "BESIDE", str(tmp_path / "nowhere"))
 
     def put(name, script="exit 0"):
         path = folder / name

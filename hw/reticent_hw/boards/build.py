@@ -42,6 +42,7 @@ WHEELS = {
     "ecppack": "yowasp-ecppack",
 }
 
+BESIDE = str(Path(sys.executable).parent)  # where pip puts commands
 Say = Callable[[str], None]
 
 
@@ -75,9 +76,8 @@ XRAY = Toolchain("Xray", ("yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2b
 
 
 def _which(command: str) -> str | None:
-    """Where a command is: on PATH, or beside this Python, where pip puts it."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which(command) or shutil.which(command, path=beside)
+    """Where a command is: on PATH, or where pip puts it."""
+    return shutil.which(command) or shutil.which(command, path=BESIDE)
 
 
 def toolchains(target: Target) -> tuple[Toolchain, ...]:
@@ -111,6 +111,8 @@ def chosen_toolchain(target: Target, wanted: str | None) -> Toolchain | None:
 
 def _prepared(target: Target, chain: str, folder: Path, **options: str) -> None:
     """Write sources, constraints and scripts for a toolchain into `folder`."""
+    # The pinned Yosys writes the Verilog, whatever else is on PATH.
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
     platform = target.platform(toolchain=chain)
     platform.aim = target.board.clock_hz / 1e6
     platform.plan_memories(target.board.device, memories_of_target(target))
