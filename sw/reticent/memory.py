@@ -41,7 +41,8 @@ def memory_uses(config: BuildConfig, used: Mapping[str, int]) -> list[MemoryUse]
     def row(space: Space) -> int:
         return sum(bits for _, bits, _ in row_fields(c, space))
 
-    waiting = 2 * c.weight_address_bits + c.base_bits + DELTA_BITS + 1  # and whose layer's it is
+    # Besides: which layer it belongs to, and whether it holds a single weight.
+    waiting = 2 * c.weight_address_bits + c.base_bits + DELTA_BITS + 2
     event = 2 * c.position_bits + c.slot_bits + DELTA_BITS
     lines = (
         ("weights of a lane", "weight_depth", c.lanes * row(Space.WEIGHT)),

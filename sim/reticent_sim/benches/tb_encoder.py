@@ -15,6 +15,7 @@ from .common import CONFIG, Bench, Pace, Sink, Source, beats, bench_test
 EPISODES = 10
 FRAMES = 8
 SLACK = 12  # cycles from the last pixel until its events are queued, generously
+SETTLED = 3  # cycles that settings are there before a frame begins, as in the core
 STREAMS = CONFIG.streams
 
 
@@ -118,6 +119,7 @@ class Player:
         bench["threshold"], self.threshold = threshold, threshold
         expected = self.model.step(frame, threshold)
         words = list(beats(bench.rng, frame, self.before, lazy))
+        await bench.cycles(SETTLED)
         began, last_taken = bench.cycle, []
         watching = cocotb.start_soon(self._watch(last_taken))
         await source.send(words)
