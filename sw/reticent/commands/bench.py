@@ -113,8 +113,8 @@ def report_text(report: dict[str, Any]) -> str:
     console.print("Lane-cycles without a multiplication, in %, by cause:")
     console.print(_losses(results))
     console.print(
-        f"Cycles in which each layer received events, {speeds['game']}, and its multiplications by\n"
-        "lane; a lane that is behind does them later, beside those of the next layer:"
+        f"Cycles in which each layer received events, {speeds['game']}, and its multiplications by "
+        "lane;\na lane that is behind does them later, beside those of the next layer:"
     )
     console.print(_layers(first))
     console.print(
