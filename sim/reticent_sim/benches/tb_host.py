@@ -24,6 +24,7 @@ from reticent_hw.host import PROBE_LATENCY
 from .common import CONFIG, Bench, Pace, Sink, Source, bench_test
 
 COMMANDS = 1200
+EFFECT = 3  # cycles from the decision about a command until its effect is seen
 ROWS = 16  # of each memory that commands go to
 LANES = range(1 << (SPACE_SHIFT - 22))  # as an address names them: most do not exist
 WORD = (1 << WORD_BITS) - 1
@@ -121,7 +122,7 @@ class Monitor:
         self.restarts = 0
         self.changed = [0] * CONFIG.layers
         self.free = lambda: True
-        self.was_free: deque[bool] = deque([True, True], maxlen=2)
+        self.was_free: deque[bool] = deque([True] * EFFECT, maxlen=EFFECT)
         cocotb.start_soon(self._run())
 
     async def _run(self) -> None:
@@ -138,7 +139,7 @@ class Monitor:
             changed = bench["changed"]
             for i in range(CONFIG.layers):
                 self.changed[i] += changed >> i & 1
-            # What leaves now was decided a cycle before.
+            # What leaves now was decided EFFECT - 1 cycles before.
             if (bench["load__valid"] or changed) and not self.was_free[0]:
                 bench.fail("a write took effect in the middle of a frame")
             # The answer to a probe stands there PROBE_LATENCY cycles later.
