@@ -162,7 +162,7 @@ def golden_hardware(monkeypatch, network):
     """`play --image` with the golden model as hardware; returns the images that it was given."""
     images = []
 
-    def image_backend(name, image):
+    def image_backend(name, image, board=None):
         assert name == "sim"
         images.append(image)
         backend = golden_model(network.with_counts(image.thresholds))
@@ -229,7 +229,7 @@ def test_play_refuses_an_image_without_origin(capsys, compiled, tmp_path):
 
 
 def test_failing_hardware_is_one_line_and_code_1(capsys, compiled, monkeypatch):
-    def image_backend(name, image):
+    def image_backend(name, image, board=None):
         raise ToolError("co-simulation: the core did not answer")
 
     monkeypatch.setattr(play_command, "image_backend", image_backend)
