@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add = parser.add_argument
     add("--games", nargs="+", metavar="GAME", help="any ALE games (the six of the figures)")
-    add("--lanes", nargs="+", type=int, default=[16, 32], metavar="N", help="builds (16 32)")
+    add("--lanes", nargs="+", type=int, default=[16, 32, 64], metavar="N", help="builds (16 32 64)")
     add(
         "--percent",
         default="20",
