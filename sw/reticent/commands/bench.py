@@ -11,12 +11,12 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..errors import UserError
 from ..layout import LOST_CAUSES
 from .options import check_can_write
+from .progress import progress_line
 
 EXAMPLES = """\
 examples:
@@ -70,15 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.percent not in ROUNDS:
         raise UserError(f"percent is {arguments.percent!r}: give one of {', '.join(ROUNDS)}")
 
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
+    with progress_line() as progress:
         task = progress.add_task("")
         report = run_bench(
             list(dict.fromkeys(game_name(game) for game in arguments.games or GAMES)),

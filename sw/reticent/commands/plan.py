@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..boards import BOARDS, Board, find_board
 from ..errors import UserError
 from ..quantise import DEFAULT_THRESHOLD
 from .options import add_threshold_option, check_can_write, chosen_agent
+from .progress import progress_line
 
 if TYPE_CHECKING:
     from ..plan import Candidate, Choice
@@ -103,15 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = shapes(arguments.lanes or LANES, arguments.streams or STREAMS)
     fifos = sorted(set(arguments.fifo or FIFOS))
     agent = chosen_agent(arguments)
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
+    with progress_line() as progress:
         # To play, to compile and count, and to compile the chosen one in full.
         task = progress.add_task("", total=2 + len(pairs) * (1 + len(fifos)))
         explorer = Explorer(
