@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,7 @@ class Cycles:
     lost: dict[str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
+class StepResult(NamedTuple):  # made several times faster than a frozen dataclass
     """One decision. Tuples have one item per layer; None where a backend cannot know."""
 
     outputs: npt.NDArray[Any]  # (outputs,): action values, or accumulators that rank the same

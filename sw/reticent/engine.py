@@ -17,6 +17,8 @@ How it is fast on one core:
 * The stack of frames is a list of past events: the channels of an older frame send what the newer
   ones sent one step before, so one frame is compared and not `stack` frames.
 * Only output positions that an event reached are examined again.
+* All of a step is compiled as one function: what numba counts references of is then looked up once,
+  and not for each layer, which would take a tenth of a step.
 """
 
 from __future__ import annotations
@@ -36,18 +38,31 @@ from .floatnet import FloatStep
 from .golden import Step
 from .network import InputSpec, LinearLayer, Network
 from .quantise import QuantisedLayer, QuantisedNetwork, per_layer
-from .vectors import LANES, load, plus, store, times
+from .vectors import (
+    LANES,
+    beyond,
+    choose,
+    load,
+    lowest,
+    marks,
+    minus,
+    plus,
+    scaled,
+    store,
+    times,
+    unlike,
+)
 
 __all__ = ["ACCUMULATOR_BITS", "Engine", "FloatEngine"]
 
 Array = npt.NDArray[Any]
 
 ACCUMULATOR_BITS = 32
-WORD = 8  # pixels or marks read at once, as one 64-bit word
 CACHE_LINE = 64  # bytes
 PIXEL = np.dtype(np.uint8)
 TOGETHER = 4  # events multiplied at once
-ONE, TWO, THREE, FOUR, EIGHT = (np.uint64(n) for n in (1, 2, 3, TOGETHER, WORD))
+BLOCK = 16  # events of a pass over their outputs: few enough that the processor knows their pages
+ONE, TWO, THREE, FOUR = (np.uint64(n) for n in (1, 2, 3, TOGETHER))
 
 
 # What the kernel knows of one layer. Offsets count items of the flat arrays of `_Plan`, `_State`.
@@ -66,7 +81,7 @@ LAYER = np.dtype(
         ("events", np.int64),  # into `address` and `delta`
         ("channels", np.int64),  # into `multiplier`: output channels
         ("positions", np.int64),  # into `marks`: output positions
-        ("touched", np.int64),  # into `touched` and `order`: output positions, whole words
+        ("touched", np.int64),  # into `touched` and `order`: output positions, whole vectors
         ("neurons", np.int64),  # into `acc` and `sent`: output neurons
         ("low", np.float64),  # of the activations
         ("high", np.float64),
@@ -122,7 +137,7 @@ class _State(NamedTuple):
     a multiple of `TOGETHER` places: its last ones may hold zeros, which are no events.
     """
 
-    frame: npt.NDArray[np.uint8]  # (pixels,) the new frame, filled up to whole words
+    frame: npt.NDArray[np.uint8]  # (pixels,) the new frame, filled up to whole vectors
     history: npt.NDArray[np.uint8]  # (stack, pixels) what the pixels sent last: a ring
     past_address: npt.NDArray[np.int32]  # (stack, pixels, 2) and group, of each frame: a ring
     past_delta: Array  # (stack, pixels)
@@ -134,7 +149,7 @@ class _State(NamedTuple):
     batch: npt.NDArray[np.int32]  # (groups, 3) group, first event, end
     address: npt.NDArray[np.int32]  # (events,)
     delta: Array  # (events,)
-    changes: Array  # room for the changes of one position's neurons
+    changes: Array  # room for a vector of changes
     thresholds: Array  # (layers,) of each layer's inputs, as the following
     batches: npt.NDArray[np.int64]  # how many
     events: npt.NDArray[np.int64]
@@ -165,22 +180,20 @@ def _whole(count: int, unit: int) -> int:
     return (count + unit - 1) // unit * unit
 
 
-@compiled
-def _compare(machine: _Machine, slot: int, before: int) -> None:
+@inlined
+def _compare(plan: _Plan, state: _State, slot: int, before: int) -> None:
     """Threshold the new frame against ring slot `before`: fill slot `slot` with its events."""
-    plan, state = machine.plan, machine.state
     threshold, levels, pixels = state.thresholds[0], plan.levels, plan.pixels
     frame, sent, older = state.frame, state.history[slot], state.history[before]
-    frame_words, older_words = frame.view(np.uint64), older.view(np.uint64)
-    sent_words = sent.view(np.uint64)
     address, delta = state.past_address[slot], state.past_delta[slot]
-    for word in range(len(sent_words)):
-        sent_words[word] = older_words[word]
+    for i in range(len(sent)):  # an assignment of the whole would take ten times as long
+        sent[i] = older[i]
     events = np.uint64(0)
-    for word in range(np.uint64(len(frame_words))):
-        if frame_words[word] == older_words[word]:
-            continue
-        for i in range(word * EIGHT, (word + ONE) * EIGHT):
+    for first in range(np.uint64(0), np.uint64(len(frame)), np.uint64(LANES)):
+        changed = unlike(frame, older, first)
+        while changed:
+            i = first + lowest(changed)
+            changed &= changed - np.uint32(1)
             change = levels[frame[i]] - levels[older[i]]
             if abs(change) > threshold:
                 address[events, 0], address[events, 1] = pixels[i, 0], pixels[i, 1]
@@ -190,7 +203,7 @@ def _compare(machine: _Machine, slot: int, before: int) -> None:
     state.past_events[slot] = events
 
 
-@compiled
+@inlined
 def _fill_up(state: _State, end: int) -> int:
     """End a batch that has events up to `end`: fill it up with zeros, return where it ends then."""
     filled = _whole(end, TOGETHER)
@@ -199,10 +212,9 @@ def _fill_up(state: _State, end: int) -> int:
     return filled
 
 
-@compiled
-def _replay(machine: _Machine, slot: int) -> None:
+@inlined
+def _replay(plan: _Plan, state: _State, slot: int) -> None:
     """Batch what all channels of the stack send when `slot` is the newest one's."""
-    plan, state = machine.plan, machine.state
     layer = plan.layers[0]
     stack = len(state.history)
     channel_step = layer.in_channels // stack * layer.taps
@@ -240,12 +252,11 @@ def _replay(machine: _Machine, slot: int) -> None:
         cursor[batch[b, 0]] = 0
 
 
-@compiled
-def _multiply(machine: _Machine, i: int) -> None:
+@inlined
+def _multiply(plan: _Plan, state: _State, i: int) -> None:
     """Add the products of layer i's events to its accumulators, and count them."""
-    plan, state = machine.plan, machine.state
     layer = plan.layers[i]
-    counts, marks, touched = plan.counts, plan.marks, state.touched
+    counts, places, touched = plan.counts, plan.marks, state.touched
     address, delta, batch = state.address, state.delta, state.batch
     products = 0
     # Addresses in inner loops are unsigned: the compiler then knows that none counts from the end.
@@ -257,13 +268,13 @@ def _multiply(machine: _Machine, i: int) -> None:
         first = layer.positions + group.position
         for row in range(group.rows):
             for column in range(group.columns):
-                touched[marks[first + row * layer.out_width + column]] = 1
+                touched[places[first + row * layer.out_width + column]] = 1
         base = layer.neurons + group.position * layer.pitch
-        largest = 0 * abs(delta[begin])
-        for k in range(np.uint64(begin), np.uint64(end), FOUR):
-            one, two, three, four = delta[k], delta[k + ONE], delta[k + TWO], delta[k + THREE]
-            largest = max(largest, abs(one) + abs(two) + abs(three) + abs(four))
-        _add_products(machine, layer, group, base, begin, end, largest <= plan.limit)
+        for k in range(begin, end, BLOCK):
+            last = min(k + BLOCK, end)
+            _add_products(
+                state.acc, plan.weights, address, delta, plan.limit, layer, group, base, k, last
+            )
     state.significant[i] = products
 
 
@@ -280,17 +291,28 @@ def _four(weights: Any, address: Any, delta: Any, event: Any, weight: Any, pitch
     return plus(total, times(load(weights, w3), delta[event + THREE]))
 
 
-@compiled
+@inlined
 def _add_products(
-    machine: _Machine, layer: Any, group: Any, base: int, begin: int, end: int, narrow: bool
+    acc: Any,
+    weights: Any,
+    address: Any,
+    delta: Any,
+    limit: Any,
+    layer: Any,
+    group: Any,
+    base: Any,
+    begin: Any,
+    end: Any,
 ) -> None:
-    """Add the products of a batch.
-
-    `narrow`: the products of four events, added up, fit the narrow type.
-    """
-    acc, address, delta = machine.state.acc, machine.state.address, machine.state.delta
-    weights, pitch = machine.plan.weights, np.uint64(layer.pitch)
+    """Add the products of the events from `begin` to `end`, all of one batch."""
+    pitch = np.uint64(layer.pitch)
     first, last, lanes = np.uint64(begin), np.uint64(end), np.uint64(LANES)
+    largest = 0 * abs(delta[first])
+    for event in range(first, last, FOUR):
+        size = abs(delta[event]) + abs(delta[event + ONE])
+        size += abs(delta[event + TWO]) + abs(delta[event + THREE])
+        largest = max(largest, size)
+    narrow = largest <= limit  # the products of four fit the narrow type together
     length = np.uint64(group.columns) * pitch
     for row in range(np.uint64(group.rows)):
         neuron = np.uint64(base) + row * np.uint64(layer.out_width) * pitch
@@ -321,53 +343,45 @@ def _add_products(
             k += lanes + lanes
 
 
-@compiled
-def _activate(acc: Any, multiplier: Any, half: Any, low: Any, high: Any) -> Any:
-    """An accumulator's activation; exact for integers, which all have less than 53 bits."""
-    x = acc * multiplier + half
-    x = x if x > low else low
-    x = x if x < high else high
-    return np.floor(x) if half != 0 else x
-
-
-@compiled
-def _fire(machine: _Machine, i: int) -> None:
+@inlined
+def _fire(plan: _Plan, state: _State, i: int) -> None:
     """Examine layer i's inputs where touched and batch the events that they send."""
-    plan, state = machine.plan, machine.state
     layer, before = plan.layers[i], plan.layers[i - 1]
-    taps, channels, first_channel = layer.taps, before.out_channels, np.uint64(before.channels)
+    taps, first_channel = layer.taps, np.uint64(before.channels)
     low, high, half, threshold = before.low, before.high, before.half, state.thresholds[i]
-    nothing = 0 * threshold
+    pitch = np.uint64(before.pitch)
     multiplier, acc, sent, changes = plan.multiplier, state.acc, state.sent, state.changes
-    batch, address, delta = state.batch, state.address, state.delta
-    words = state.touched.view(np.uint64)
-    first_word = before.touched // WORD
+    batch, address, delta, touched = state.batch, state.address, state.delta, state.touched
     batches, last, count, place = layer.groups - 1, -1, 0, layer.events
-    for word in range(first_word, first_word + _whole(before.out_positions, WORD) // WORD):
-        if words[word] == 0:
-            continue
-        for n in range(word * WORD, (word + 1) * WORD):
-            if state.touched[n] == 0:
-                continue
+    first_mark, positions = np.uint64(before.touched), np.uint64(before.out_positions)
+    for mark in range(first_mark, first_mark + positions, np.uint64(LANES)):
+        reached = marks(touched, mark)
+        while reached:
+            n = mark + lowest(reached)
+            reached &= reached - np.uint32(1)
+            touched[n] = 0
             position = plan.order[n]
-            base = np.uint64(before.neurons + position * before.pitch)
-            for c in range(np.uint64(channels)):
-                x = _activate(acc[base + c], multiplier[first_channel + c], half, low, high)
-                old = sent[base + c]
-                change = x - old
-                fires = abs(change) > threshold
-                sent[base + c] = x if fires else old
-                changes[c] = change if fires else nothing
             group, column = plan.inputs[layer.inputs + position]
             if group != last and place > layer.events:
                 place = _fill_up(state, place)
             begin, end = place, np.uint64(place)
-            for c in range(np.uint64(channels)):
-                # No branch, which would often be guessed wrong: what did not fire is written over.
-                change = changes[c]
-                address[end], delta[end] = column, change
-                end += np.uint64(change != 0)
-                column += taps
+            neuron = np.uint64(before.neurons + position * before.pitch)
+            for c in range(np.uint64(0), pitch, np.uint64(LANES)):
+                factors = load(multiplier, first_channel + c)
+                new = scaled(load(acc, neuron + c), factors, half, low, high)
+                old = load(sent, neuron + c)
+                change = minus(new, old)
+                fired = beyond(change, threshold)
+                if fired == 0:
+                    continue
+                store(sent, neuron + c, choose(fired, new, old))
+                store(changes, np.uint64(0), change)
+                while fired:
+                    channel = lowest(fired)
+                    fired &= fired - np.uint32(1)
+                    address[end] = column + np.int64(c + channel) * taps
+                    delta[end] = changes[channel]
+                    end += ONE
             place = np.int64(end)
             if place == begin:
                 continue
@@ -377,7 +391,6 @@ def _fire(machine: _Machine, i: int) -> None:
                 batches += 1
                 batch[batches, 0], batch[batches, 1] = group, begin - layer.events
             batch[batches, 2] = place - layer.events
-        words[word] = 0
     if place > layer.events:
         _fill_up(state, place)
     state.batches[i] = batches + 1 - layer.groups
@@ -393,12 +406,12 @@ def _step(machine: _Machine, slot: int, copies: bool) -> None:
     plan, state = machine.plan, machine.state
     stack = len(state.history)
     for past in range(stack if copies else 1):
-        _compare(machine, (slot + past) % stack, (slot - 1) % stack)
-    _replay(machine, slot)
+        _compare(plan, state, (slot + past) % stack, (slot - 1) % stack)
+    _replay(plan, state, slot)
     for i in range(len(plan.layers)):
         if i > 0:
-            _fire(machine, i)
-        _multiply(machine, i)
+            _fire(plan, state, i)
+        _multiply(plan, state, i)
 
 
 class _Met(NamedTuple):
@@ -484,7 +497,7 @@ class _Flat:
 
 def _append_marks(flat: _Flat, entry: Any, order: Array) -> None:
     """Give a layer's output positions their places in `_State.touched`: in this order."""
-    entry["touched"] = flat.append("order", np.pad(order, (0, -len(order) % WORD)))
+    entry["touched"] = flat.append("order", np.pad(order, (0, -len(order) % LANES)))
     entry["positions"] = flat.append("marks", entry["touched"] + np.argsort(order))
 
 
@@ -544,7 +557,9 @@ def _build_plan(
         groups = [(*window, sums[window[1:]]) for window in numbers]
         entry["groups"] = flat.append("groups", np.array(groups, GROUP))
 
-        entry["channels"] = flat.append("multiplier", activation.multiplier)
+        # Without a multiplier, what fills the last vector up stays zero.
+        multiplier = np.pad(activation.multiplier, (0, pitch - out))
+        entry["channels"] = flat.append("multiplier", multiplier)
         for name in ("low", "high", "half"):
             entry[name] = getattr(activation, name)
         entry["in_channels"], entry["in_positions"] = channels, in_height * in_width
@@ -561,7 +576,7 @@ def _build_plan(
 def _build_state(spec: InputSpec, plan: _Plan) -> _State:
     """Room for one running network."""
     kind = plan.levels.dtype
-    filled = _whole(spec.pixels, WORD)
+    filled = _whole(spec.pixels, LANES)
     layers = plan.layers
     count, groups = len(layers), len(plan.groups)
     events = int((layers["in_positions"] * layers["in_channels"]).sum())
@@ -579,7 +594,7 @@ def _build_state(spec: InputSpec, plan: _Plan) -> _State:
         batch=_zeros((groups, 3), np.int32),
         address=_zeros(events + TOGETHER * (groups + count), np.int32),
         delta=_zeros(events + TOGETHER * (groups + count), kind),
-        changes=_zeros(layers["out_channels"].max(), kind),
+        changes=_zeros(LANES, kind),
         thresholds=_zeros(count, kind),
         batches=_zeros(count, np.int64),
         events=_zeros(count, np.int64),

@@ -6,7 +6,7 @@ Written to be read; `reticent.engine` computes the same quickly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +66,7 @@ def dense_forward(
     return found
 
 
-@dataclass(frozen=True)
-class FloatStep:
+class FloatStep(NamedTuple):
     """One step of the float delta network. Lists have one item per layer."""
 
     outputs: npt.NDArray[np.float32]  # (outputs,)

@@ -7,7 +7,7 @@ integer convolutions, not event by event; `reticent.engine` and the gateware do 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,7 @@ __all__ = ["Golden", "Step", "dense_reference"]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step of the quantised delta network. Lists have one item per layer."""
 
     outputs: Ints  # accumulators of the output layer, (outputs,)

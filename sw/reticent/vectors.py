@@ -12,7 +12,20 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "load", "plus", "store", "times"]
+__all__ = [
+    "LANES",
+    "beyond",
+    "choose",
+    "load",
+    "lowest",
+    "marks",
+    "minus",
+    "plus",
+    "scaled",
+    "store",
+    "times",
+    "unlike",
+]
 
 LANES = 32  # of int16: one 512-bit register, or two of 256 bits
 
@@ -30,8 +43,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     """Vectors are LLVM's."""
 
     def __init__(self, manager: Any, kind: _Vector) -> None:
-        bits = kind.item.bitwidth
-        item = ir.FloatType() if isinstance(kind.item, types.Float) else ir.IntType(bits)
+        item = manager.lookup(kind.item).get_value_type()
         super().__init__(manager, kind, ir.VectorType(item, LANES))
 
 
@@ -41,6 +53,14 @@ def _pointer(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     item = context.get_value_type(signature.args[0].dtype)
     place = builder.gep(array.data, [values[1]])
     return builder.bitcast(place, ir.VectorType(item, LANES).as_pointer())
+
+
+def _spread(builder: Any, number: Any, kind: Any) -> Any:
+    """A vector of LLVM type `kind` whose items are all the same."""
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.IntType(32)(0))
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, nothing, everywhere)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -74,12 +94,8 @@ def times(typing: Any, vector: Any, factor: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         number = context.cast(builder, values[1], signature.args[1], vector.item)
-        kind = context.get_value_type(vector)
-        first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
-        spread = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        splat = builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), spread)
         multiply = builder.fmul if isinstance(vector.item, types.Float) else builder.mul
-        return multiply(values[0], splat)
+        return multiply(values[0], _spread(builder, number, values[0].type))
 
     return vector(vector, factor), generate
 
@@ -96,3 +112,101 @@ def plus(typing: Any, total: Any, vector: Any) -> Any:
         return builder.add(values[0], wide)
 
     return total(total, vector), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def minus(typing: Any, one: Any, two: Any) -> Any:
+    """The difference of two vectors of one type."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        floats = isinstance(one.item, types.Float)
+        return (builder.fsub if floats else builder.sub)(*values)
+
+    return one(one, two), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def scaled(typing: Any, vector: Any, factors: Any, offset: Any, low: Any, high: Any) -> Any:
+    """`clip(vector * factors + offset, low, high)`, worked out in float64; integers round down."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind, wide = values[0].type, values[1].type
+        whole = isinstance(vector.item, types.Integer)
+        x = (builder.sitofp if whole else builder.fpext)(values[0], wide)
+        add, least, most = (_spread(builder, number, wide) for number in values[2:])
+        x = builder.fadd(builder.fmul(x, values[1]), add)
+        x = builder.select(builder.fcmp_ordered(">", x, least), x, least)
+        x = builder.select(builder.fcmp_ordered("<", x, most), x, most)
+        if not whole:
+            return builder.fptrunc(x, kind)
+        name, signature = f"llvm.floor.v{LANES}f64", ir.FunctionType(wide, [wide])
+        floor = builder.module.declare_intrinsic(name, fnty=signature)
+        return builder.fptosi(builder.call(floor, [x]), kind)
+
+    real = types.float64
+    return vector(vector, factors, real, real, real), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def beyond(typing: Any, vector: Any, limit: Any) -> Any:
+    """Which items are more than `limit` from zero, as a mask: bit 0 is the first one's."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        floats = isinstance(vector.item, types.Float)
+        above = _spread(builder, values[1], values[0].type)
+        zero = ir.Constant(above.type, None)
+        below = (builder.fsub if floats else builder.sub)(zero, above)
+        compare = builder.fcmp_ordered if floats else builder.icmp_signed
+        outside = builder.or_(compare(">", values[0], above), compare("<", values[0], below))
+        return builder.bitcast(outside, ir.IntType(LANES))
+
+    return types.uint32(vector, vector.item), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def choose(typing: Any, mask: Any, one: Any, two: Any) -> Any:
+    """The items of `one` where `mask` has a bit, else those of `two`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        bits = builder.bitcast(values[0], ir.VectorType(ir.IntType(1), LANES))
+        return builder.select(bits, *values[1:])
+
+    return one(types.uint32, one, two), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def marks(typing: Any, array: Any, index: Any) -> Any:
+    """Which of the integers `index` to `index + LANES` are not zero, as a mask."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        items = builder.load(_pointer(context, builder, signature, values), align=1)
+        different = builder.icmp_signed("!=", items, ir.Constant(items.type, None))
+        return builder.bitcast(different, ir.IntType(LANES))
+
+    return types.uint32(array, index), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def unlike(typing: Any, array: Any, other: Any, index: Any) -> Any:
+    """Which integers of two arrays of one type differ, from `index` on, as a mask."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, other, index = values
+        one, two = (
+            builder.load(_pointer(context, builder, signature, (which, index)), align=1)
+            for which in (array, other)
+        )
+        return builder.bitcast(builder.icmp_signed("!=", one, two), ir.IntType(LANES))
+
+    return types.uint32(array, other, index), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def lowest(typing: Any, mask: Any) -> Any:
+    """The number of the lowest bit that is set in a mask that is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        found = builder.cttz(values[0], ir.IntType(1)(1))
+        return builder.zext(found, ir.IntType(64))
+
+    return types.uint64(types.uint32), generate
