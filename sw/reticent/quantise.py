@@ -3,7 +3,8 @@
 The rules are the arithmetic contract's (`reticent.arithmetic`): one scale per output channel (one
 for the whole output layer, so that the arg-max of the accumulators is the arg-max of the
 outputs), a bias in accumulator counts, and per channel a multiplier `m` and per layer a shift `r`
-with `activation = clip((acc * m + (1 << (r - 1))) >> r)`.
+with `activation = clip((acc * m + (1 << (r - 1))) >> r)`. A channel whose accumulator could
+overflow gets a coarser scale: dense layers of unpruned networks need one, pruned ones do not.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 DEFAULT_THRESHOLD = 0.01  # in units of the float network's activations, as published
+NARROWEST = 32  # least integer that a channel's largest weight becomes
 
 Thresholds = float | Sequence[float]
 
@@ -66,8 +68,7 @@ class QuantisedLayer:
 
         It also holds between two events of one frame, when some inputs are new and some are old.
         """
-        weight = np.abs(self.weight.astype(np.int64)).sum(axis=(1, 2, 3))
-        return int((weight * PIXEL_MAX + np.abs(self.bias)).max())
+        return int(_bounds(self.weight, self.bias).max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,8 @@ def quantise(
 ) -> QuantisedNetwork:
     """Quantise. `scales` are `activation_scales`, `thresholds` are in real units.
 
-    Raises `UserError` when an accumulator could overflow `accumulator_bits`.
+    Weights take as much of int8 as `accumulator_bits` leaves them. Raises `UserError` when an
+    accumulator could overflow even with a largest weight of `NARROWEST`.
     """
     if len(scales) != len(network.linear) - 1:
         raise UserError(
@@ -202,14 +204,17 @@ def quantise(
     for index, layer in enumerate(network.linear):
         last = index == len(network.linear) - 1
         scale_out = 0.0 if last else float(scales[index])
-        quantised = _quantise_layer(layer, scale_in, scale_out, last, multiplier_bits)
+        quantised = _quantise_layer(
+            layer, scale_in, scale_out, last, multiplier_bits, accumulator_bits
+        )
         if not last:
             quantised = replace(quantised, threshold=threshold_counts(values[index + 1], scale_out))
         bits = signed_bits(quantised.accumulator_bound)
         if bits > accumulator_bits:
             raise UserError(
-                f"{layer.name}: an accumulator may need {bits} bits and has {accumulator_bits}: "
-                "build with wider accumulators, or prune or clip its weights"
+                f"{layer.name}: an accumulator may need {bits} bits and has {accumulator_bits}, "
+                "more than coarser weights could mend: build with wider accumulators, or prune or "
+                "clip its weights"
             )
         layers.append(quantised)
         scale_in = scale_out
@@ -220,8 +225,20 @@ def quantise(
     )
 
 
+def _bounds(
+    weight: npt.NDArray[np.signedinteger[Any]], bias: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Largest magnitude that each output's accumulator can have (see `accumulator_bound`)."""
+    return np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3)) * PIXEL_MAX + np.abs(bias)
+
+
 def _quantise_layer(
-    layer: LinearLayer, scale_in: float, scale_out: float, last: bool, multiplier_bits: int
+    layer: LinearLayer,
+    scale_in: float,
+    scale_out: float,
+    last: bool,
+    multiplier_bits: int,
+    accumulator_bits: int,
 ) -> QuantisedLayer:
     weight = layer.weight.astype(np.float64)
     peak = np.abs(weight).max(axis=(1, 2, 3))
@@ -229,14 +246,26 @@ def _quantise_layer(
         peak = np.full_like(peak, peak.max())
     peak[peak == 0] = 1.0
     # Pooling weights are all equal: the integer 1 is exact and keeps accumulators small.
-    scale_w = peak if layer.pool else peak / WEIGHT_MAX
-    bias = np.rint(layer.bias / (scale_in * scale_w)).astype(np.int64)
+    top = np.full_like(peak, 1 if layer.pool else WEIGHT_MAX)
+    room = (1 << (accumulator_bits - 1)) - 1
+    while True:
+        scale_w = peak / top
+        integers = np.rint(weight / scale_w[:, None, None, None]).astype(np.int8)
+        bias = np.rint(layer.bias / (scale_in * scale_w)).astype(np.int64)
+        bounds = _bounds(integers, bias)
+        if last:
+            bounds[:] = bounds.max()
+        fitting = np.floor(top * (room / np.maximum(bounds, 1)))
+        narrowed = np.where(bounds > room, np.minimum(top - 1, fitting), top)
+        if (narrowed == top).all() or (narrowed < NARROWEST).any():
+            break
+        top = narrowed
     multiplier, shift = np.zeros(len(peak), np.int64), 1
     if not last:
         multiplier, shift = _multipliers(scale_in * scale_w / scale_out, multiplier_bits)
     return QuantisedLayer(
         name=layer.name,
-        weight=np.rint(weight / scale_w[:, None, None, None]).astype(np.int8),
+        weight=integers,
         bias=bias,
         multiplier=multiplier,
         shift=shift,

@@ -161,15 +161,42 @@ def test_the_bound_holds_for_the_worst_input(seed):
         assert np.abs(sums).max() <= layer.accumulator_bound
 
 
+def test_channels_that_could_overflow_get_coarser_weights():
+    network = reference_network(4, seed=0)
+    scales = [0.01] * 4
+    wide = quantise(network, scales, accumulator_bits=32)
+    widest = max(range(5), key=lambda k: wide.layers[k].accumulator_bound)
+    bits = signed_bits(wide.layers[widest].accumulator_bound)
+    narrow = quantise(network, scales, accumulator_bits=bits - 1)
+    room = (1 << (bits - 2)) - 1
+    for old, new, source in zip(wide.layers, narrow.layers, network.linear, strict=True):
+        assert new.accumulator_bound <= room
+        before, after = (
+            (np.abs(layer.weight.astype(np.int64)).sum(axis=(1, 2, 3)) * 255 + abs(layer.bias))
+            for layer in (old, new)
+        )
+        kept = before <= room if new is not narrow.layers[-1] else np.full(4, before.max() <= room)
+        np.testing.assert_array_equal(new.weight[kept], old.weight[kept])
+        assert (after[~kept] > 0.95 * room).any() or kept.all()  # and no coarser than needed
+        # Still the same weights, to half a count of the coarser scale.
+        peak = np.abs(source.weight).max(axis=(1, 2, 3), keepdims=True)
+        if new is narrow.layers[-1]:
+            peak[:] = peak.max()
+        top = np.abs(new.weight.astype(int)).max(axis=(1, 2, 3), keepdims=True)
+        if new is narrow.layers[-1]:
+            top[:] = top.max()
+        assert np.abs(new.weight - source.weight / peak * top).max() <= 0.5 + 1e-6
+    assert not (narrow.layers[widest].weight == wide.layers[widest].weight).all()
+
+
 def test_an_accumulator_that_could_overflow_is_refused_by_its_layer():
     network = reference_network(4, seed=0)
     scales = [0.01] * 4
     layers = quantise(network, scales, accumulator_bits=32).layers
     widest = max(layers, key=lambda layer: layer.accumulator_bound)
-    bits = signed_bits(widest.accumulator_bound)
-    assert quantise(network, scales, accumulator_bits=bits)
-    with pytest.raises(UserError, match=f"may need {bits} bits and has {bits - 1}"):
-        quantise(network, scales, accumulator_bits=bits - 1)
+    bits = signed_bits(widest.accumulator_bound) - 3
+    with pytest.raises(UserError, match=rf"may need \d+ bits and has {bits}, more than coarser"):
+        quantise(network, scales, accumulator_bits=bits)
 
 
 def test_thresholds_become_counts_of_each_layer():

@@ -16,7 +16,7 @@ from ..agent import Agent, agent_bytes, load_agent
 from ..atari import AtariGame, record_trace, rollout
 from ..backends import ModelBackend
 from ..calibrate import tune_scales
-from ..engine import ACCUMULATOR_BITS, Engine, FloatEngine
+from ..engine import Engine, FloatEngine
 from ..errors import UserError
 from ..importer import from_tensors, load_tensors, preset_shape
 from ..network import Network
@@ -94,10 +94,7 @@ def make_agent(
     score: str,
     calibration: int = CALIBRATION_FRAMES,
 ) -> Agent:
-    """Calibrate on a stretch of the float delta network's own play, of so many frames.
-
-    Its accumulators may need more bits than a device has: a dense network's often do.
-    """
+    """Calibrate on a stretch of the float delta network's own play, of so many frames."""
     emulator = AtariGame(game)
     emulator.close()
     policy = ModelBackend("float", FloatEngine(network, DEFAULT_THRESHOLD))
@@ -108,7 +105,7 @@ def make_agent(
         game=emulator.name,
         network=network,
         actions=emulator.actions,
-        scales=tuple(tune_scales(network, frames, accumulator_bits=ACCUMULATOR_BITS)),
+        scales=tuple(tune_scales(network, frames)),
         calibration=frames,
         provenance=provenance,
         score=score,
@@ -120,7 +117,7 @@ def model(agent: Agent, variant: str, threshold: float = DEFAULT_THRESHOLD) -> E
     applied = threshold if variant.endswith("delta") else 0.0
     if variant.startswith("float"):
         return FloatEngine(agent.network, applied)
-    return Engine(agent.quantised(applied, accumulator_bits=ACCUMULATOR_BITS))
+    return Engine(agent.quantised(applied))
 
 
 @dataclass(frozen=True)
