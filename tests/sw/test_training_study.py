@@ -4,6 +4,9 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +79,57 @@ def test_a_job_that_keeps_failing_is_named(tmp_path):
         jobs.run_jobs(wanted, attempts=2)
     assert wanted[1].finished
     assert (tmp_path / "job0" / "calls").read_text() == "xx"
+
+
+ENDLESS = """
+import os, signal, sys, time
+from pathlib import Path
+from reticent.training.jobs import Job, run_jobs
+
+def endless(place):
+    wanted = []
+    signal.signal(signal.SIGTERM, lambda *_: wanted.append(1))
+    (Path(place) / f"pid-{os.getpid()}").touch()
+    while not wanted:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    (Path(place) / f"kept-{os.getpid()}").touch()
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    run_jobs([Job(k, place / k, endless, (str(place),)) for k in "ab"], workers=2)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_process_that_gave_out_the_jobs(tmp_path, how):
+    """However that ends; and each may end its job in good order."""
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+
+    def seen(what):
+        return {int(p.name.split("-")[1]) for p in tmp_path.glob(f"{what}-*")}
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True
+    ) as giver:
+        wait_for(lambda: len(seen("pid")) == 2)
+        giver.send_signal(how)
+        _, errors = giver.communicate(timeout=60)
+    if how == signal.SIGKILL:
+        assert giver.returncode == -signal.SIGKILL
+        wait_for(lambda: len(seen("kept")) == 2)
+    else:  # it waited for them
+        assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert seen("kept") == seen("pid")
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in seen("pid")))
+    assert not list(tmp_path.glob("*/done.json"))
 
 
 def test_bad_choices_of_jobs_are_refused(tmp_path):

@@ -461,4 +461,5 @@ def _guarded(
         )
         return 2
     except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -2,18 +2,27 @@
 
 A job that returned leaves its result in `<folder>/done.json` and is never run again. One that
 failed is tried again, a few times; the others go on meanwhile.
+
+Whatever ends the process that gave out the jobs, SIGKILL too, its pool ends with it: the workers
+get SIGTERM, on which a training keeps what it learned.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any, NoReturn, Protocol
 
 from ..errors import ToolError, UserError
 from .files import write_file
@@ -59,30 +68,62 @@ class Engine(Protocol):
         """Begin a job, now or when there is room."""
 
     def close(self) -> None:
-        """Release it."""
+        """Release it, and stop what still runs."""
 
 
 class _Local:
-    """One pool of processes on this machine."""
+    """One pool of processes on this machine.
+
+    The workers hold one end of a pipe and this process the other. Its closing, which no way of
+    dying can leave out, is what stops them.
+    """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        self._theirs, self._ours = multiprocessing.Pipe(duplex=False)
         self._pool = self._make()
 
     def submit(self, job: Job) -> Future[Any]:
         try:
-            return self._pool.submit(job.call, *job.arguments)
+            return self._pool.submit(_work, job.call, *job.arguments)
         except BrokenProcessPool:  # a worker was killed: its jobs failed, a new pool goes on
             self._pool.shutdown(wait=False)
             self._pool = self._make()
-            return self._pool.submit(job.call, *job.arguments)
+            return self._pool.submit(_work, job.call, *job.arguments)
 
     def close(self) -> None:
+        self._ours.close()
         self._pool.shutdown(cancel_futures=True)
+        self._theirs.close()
 
     def _make(self) -> ProcessPoolExecutor:
-        # A forked child would inherit the threads' locks of whatever ran before.
-        return ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"))
+        # A forked child would inherit the threads' locks of whatever ran before, and `_ours`.
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self._workers, spawn, _join, (self._theirs,))
+
+
+_stopped = threading.Event()  # of a worker: nobody waits for its results any more
+
+
+def _join(lifeline: Connection) -> None:
+    """Begin a worker: when the other end of `lifeline` closes, stop as on SIGTERM."""
+    os.setpgrp()  # a terminal's interrupt is for the parent; a second signal would end jobs rudely
+
+    def watch() -> None:
+        lifeline.poll(None)
+        _stopped.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Do a job in a worker."""
+    try:
+        return call(*arguments)
+    finally:
+        if _stopped.is_set():  # the job took the signal for itself, to end in good order
+            os._exit(1)
 
 
 class _Ray:
@@ -98,8 +139,6 @@ class _Ray:
             raise UserError(
                 "--engine ray needs Ray: pip install 'reticent[ray]', or use --engine local"
             ) from None
-        import os
-
         self._ray = ray
         options = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR", **options)
@@ -124,7 +163,8 @@ def run_jobs(
 ) -> None:
     """Run all jobs that are not finished. Raises `ToolError` naming those that failed for good.
 
-    A job that raises `UserError` is not tried again: it would fail the same way.
+    A job that raises `UserError` is not tried again: it would fail the same way. Meanwhile SIGTERM
+    raises `KeyboardInterrupt`, as SIGINT does, once the jobs have stopped.
     """
     if engine not in ENGINES:
         raise UserError(f"there is no engine {engine!r}: give {' or '.join(ENGINES)}")
@@ -136,43 +176,69 @@ def run_jobs(
     left = [job for job in jobs if not job.finished]
     if not left:
         return
-    runner: Engine = _Local(workers) if engine == "local" else _Ray(workers)
-    failed: dict[str, str] = {}
-    tries = dict.fromkeys(names, 0)
-    try:
-        # No more at once than there are workers: one that dies takes only these with it.
-        running: dict[Future[Any], Job] = {}
-        while left or running:
-            while left and len(running) < workers:
-                job = left.pop(0)
-                tries[job.name] += 1
-                running[runner.submit(job)] = job
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                job = running.pop(future)
-                error = future.exception()
-                if error is None:
-                    job.folder.mkdir(parents=True, exist_ok=True)
-                    write_file(job.marker, json.dumps(future.result()) + "\n")
-                    show(f"{job.name}: done")
-                    continue
-                # Ray wraps what a job raised.
-                cause = getattr(error, "cause", None) or error
-                reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-                if isinstance(cause, UserError) or tries[job.name] == attempts:
-                    failed[job.name] = reason
-                    show(f"{job.name}: failed: {reason}")
-                else:
-                    show(f"{job.name}: tried again after {reason}")
-                    left.append(job)
-    finally:
-        runner.close()
+    with _terminations():
+        runner: Engine = _Local(workers) if engine == "local" else _Ray(workers)
+        try:
+            failed = _run(left, runner, workers, attempts, show)
+        finally:
+            runner.close()
     if failed:
         name, reason = next(iter(failed.items()))
         raise ToolError(
             f"{len(failed)} of {len(jobs)} jobs failed, first {name}: {reason}. What finished is "
             "kept: give the same command again"
         )
+
+
+def _run(
+    left: list[Job], runner: Engine, workers: int, attempts: int, show: Callable[[str], None]
+) -> dict[str, str]:
+    """Run the jobs that are `left`; returns why those that failed for good did."""
+    failed: dict[str, str] = {}
+    tries = dict.fromkeys((job.name for job in left), 0)
+    # No more at once than there are workers: one that dies takes only these with it.
+    running: dict[Future[Any], Job] = {}
+    while left or running:
+        while left and len(running) < workers:
+            job = left.pop(0)
+            tries[job.name] += 1
+            running[runner.submit(job)] = job
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            job = running.pop(future)
+            error = future.exception()
+            if error is None:
+                job.folder.mkdir(parents=True, exist_ok=True)
+                write_file(job.marker, json.dumps(future.result()) + "\n")
+                show(f"{job.name}: done")
+                continue
+            # Ray wraps what a job raised.
+            cause = getattr(error, "cause", None) or error
+            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+            if isinstance(cause, UserError) or tries[job.name] == attempts:
+                failed[job.name] = reason
+                show(f"{job.name}: failed: {reason}")
+            else:
+                show(f"{job.name}: tried again after {reason}")
+                left.append(job)
+    return failed
+
+
+@contextmanager
+def _terminations() -> Iterator[None]:
+    """Meanwhile SIGTERM raises `KeyboardInterrupt`; only the main thread can see to that."""
+
+    def handle(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def results(jobs: Sequence[Job]) -> list[Any]:
