@@ -259,6 +259,8 @@ def test_shipping_writes_agent_record_and_table(tmp_path, capsys):
     table = (tmp_path / "README.md").read_text()
     assert f"| breakout-small.npz | 1.0 M | {agent.network.density:.3f} |" in table
     assert agent.sha256[:12] in table
+    (subject,) = study.find_subjects([tmp_path / "breakout-small.npz"])
+    assert subject.frames == 1_000_000  # as the record says
     content = (tmp_path / "breakout-small.npz").read_bytes()
     again = [str(tmp_path / "breakout-small.npz"), *arguments[1:], "--variants", "int8 dense"]
     assert commands.ship(again) == 0  # measured again, not written again

@@ -120,6 +120,8 @@ def _dense_table() -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
+    if row["method"] == "agent":
+        return f"agent {row['network']}"
     return f"{row['method']} {row['seed']}, round {row['round']}"
 
 

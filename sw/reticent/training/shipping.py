@@ -33,6 +33,7 @@ __all__ = [
     "load_network",
     "make_agent",
     "model",
+    "read_records",
     "rounded",
     "ship_agent",
 ]

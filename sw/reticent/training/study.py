@@ -25,7 +25,7 @@ from .files import write_file
 from .jobs import Job
 from .lottery import Lottery, gradual_settings
 from .settings import Settings, from_json
-from .shipping import VARIANTS, load_network, make_agent, model
+from .shipping import VARIANTS, load_network, make_agent, model, read_records
 from .trainer import Run, snapshot_name
 
 __all__ = [
@@ -51,7 +51,7 @@ class Subject:
     method: str  # lottery, gradual or agent
     round: int  # of the lottery; for gradual the place among its snapshots
     seed: int
-    frames: int  # that its own training saw; -1 where the file does not tell
+    frames: int  # that its own training saw, an agent's in all; -1 where nothing tells
     path: Path  # .safetensors or .npz
 
     @property
@@ -69,10 +69,7 @@ def find_subjects(sources: Sequence[Path]) -> list[Subject]:
     found: list[Subject] = []
     for source in sources:
         if source.suffix == ".npz":
-            agent = load_agent(source)
-            found.append(
-                Subject(game=agent.game, method="agent", round=0, seed=0, frames=-1, path=source)
-            )
+            found.append(_agent(source))
         elif (source / "lottery.json").exists():
             found += _rounds(source)
         elif (source / "run.json").exists():
@@ -82,6 +79,15 @@ def find_subjects(sources: Sequence[Path]) -> list[Subject]:
     if not found:
         raise UserError("nothing to study: no source has a finished network yet")
     return found
+
+
+def _agent(path: Path) -> Subject:
+    """An agent file; the record that shipping left beside it tells what its training saw."""
+    agent = load_agent(path)
+    record = read_records(path.parent).get(path.name, {})
+    known = record.get("sha256") == agent.sha256
+    frames = int(record["trained_frames"]) if known else -1
+    return Subject(game=agent.game, method="agent", round=0, seed=0, frames=frames, path=path)
 
 
 def _rounds(folder: Path) -> list[Subject]:
@@ -241,6 +247,7 @@ def rows_of(measurements: Sequence[tuple[Subject, str, float, Job]]) -> list[dic
             "method": subject.method,
             "seed": subject.seed,
             "round": subject.round,
+            "network": subject.path.stem,
             "frames": subject.frames,
             "density": result["density"],
             "variant": variant,
