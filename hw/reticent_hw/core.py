@@ -97,7 +97,7 @@ class Core(wiring.Component):
         for memory_owner in (sequencer, *generators, *lanes):
             m.d.comb += [
                 getattr(memory_owner.load, name).eq(getattr(host.load, name))
-                for name in ("valid", "space", "lane", "row", "data")
+                for name in host.load.signature.members
             ]
 
         # Frames.
@@ -139,18 +139,27 @@ class Core(wiring.Component):
             ),
             sequencer.last_taken.eq(encoder.last_taken),
             sequencer.changed.eq(host.changed),
-            sequencer.probe_row.eq(host.probe_row),
-            sequencer.probe_parity.eq(host.probe_parity),
             host.free.eq(sequencer.idle & ~in_frame),
             host.initialising.eq(~sequencer.idle & ~in_frame),
         ]
+
+        # What the host reads.
+        m.d.comb += host.layer_row.eq(sequencer.source)
+        with m.Switch(host.load.copy):
+            for i, generator in enumerate(generators):
+                with m.Case(i):
+                    m.d.comb += [
+                        host.row_row.eq(generator.row),
+                        host.column_row.eq(generator.column),
+                    ]
 
         # Events: from the encoder in phase 0, from the scanner in all others. Their ranges go to
         # all lanes at once. In a local layer the range is the one tap of neuron k, it goes to the
         # lanes of the stream, and each lane brings its own change.
         from_encoder = Signal()
-        local = Signal()  # a cycle late, which is long before the first group
-        m.d.sync += local.eq(sequencer.running & sequencer.target.local)
+        # A cycle late, which is long before the first group or range.
+        local, reads = Signal(), Signal()
+        m.d.sync += [local.eq(sequencer.running & sequencer.target.local), reads.eq(host.free)]
         m.d.comb += [from_encoder.eq(sequencer.phase == 0), scanner.local.eq(local)]
         blocked, accepted = [], []
         per_stream = c.lanes // c.streams
@@ -179,6 +188,8 @@ class Core(wiring.Component):
                     ranges.end.eq(ranges.first + 1),
                     ranges.base.eq(sequencer.target.state_base + sequencer.target.channels - 1),
                 ]
+            with m.If(reads):
+                m.d.comb += ranges.first.eq(host.load.row)
             # The broadcast is registered, and so is what is local to a lane.
             common, for_all = Signal.like(ranges, name=f"common_{i}"), Signal(name=f"for_all_{i}")
             m.d.sync += [
@@ -232,7 +243,7 @@ class Core(wiring.Component):
                 lane.threshold.eq(threshold),
                 scanner.change[i].eq(lane.change),
                 sequencer.state[i].eq(lane.state.acc),
-                host.state[i].eq(lane.state),
+                host.answers[i].eq(lane.answer),
             ]
 
         # The maps of the layer that receives events are marked, the others are read. Outputs are

@@ -1,4 +1,7 @@
-"""The command port: registers, loading of memories, reading of neurons."""
+"""The command port: registers, loading of memories, reading of memories and neurons."""
+
+import operator
+from functools import reduce
 
 from amaranth import *
 from amaranth.lib import stream, wiring
@@ -6,8 +9,10 @@ from amaranth.lib.wiring import In, Out
 
 from reticent.config import BuildConfig
 from reticent.layout import (
+    COPY_SHIFT,
     DEVICE_ID,
     DEVICE_VERSION,
+    LOADED,
     THRESHOLD_BITS,
     WORD_BITS,
     Register,
@@ -16,16 +21,16 @@ from reticent.layout import (
     word_index_bits,
 )
 
-from .interfaces import LoadSignature, command_stream, row_layout
+from .interfaces import LoadSignature, answer_bits, command_stream, row_layout
 
-__all__ = ["PROBE_LATENCY", "HostPort"]
+__all__ = ["ANSWER_LATENCY", "READ_CYCLES", "HostPort"]
 
-PROBE_LATENCY = 3  # cycles from a row's number to the lanes' `state`
+ANSWER_LATENCY = 4  # cycles from a row on the load bus to the answer
+READ_CYCLES = ANSWER_LATENCY + 5  # from the acceptance of a read to that of the next command
 
 
 class HostPort(wiring.Component):
-    """Executes commands: one write a cycle, one read every `PROBE_LATENCY + 4`
-    cycles.
+    """Executes commands: one write a cycle, one read every `READ_CYCLES` cycles.
 
     While a frame is being worked on only restarts and register reads are taken; everything else
     waits. Registers, spaces and lanes that do not exist read as zero, writes to them do nothing;
@@ -34,14 +39,15 @@ class HostPort(wiring.Component):
     Members
     -------
     commands, replies : see `layout.Space` and `layout.Register`
-    load : rows to the memories
+    load : rows to the memories, and the row that is read
     settings... : the network's registers, stable
     thresholds : T_q on the input of each layer; `changed` marks those that are being written
     restart : abandon everything and initialise; one cycle
     executing : a command takes effect, or will before the next frame; the first pixel of a frame
         waits for it
     free : no frame is in progress, and the neurons are initialised
-    probe_row, probe_parity, state : a row of every lane's state, `PROBE_LATENCY` cycles later
+    layer_row, row_row, column_row, answers : the row that `load` names, in the tables and in each
+        lane (zero in all but one), `ANSWER_LATENCY` cycles later
     """
 
     def __init__(self, config: BuildConfig):
@@ -56,7 +62,6 @@ class HostPort(wiring.Component):
             Register.STACK: range(c.stack + 1),
             Register.REPEAT_FIRST: unsigned(1),
         }
-        state = row_layout(c, Space.STATE_EVEN)
         super().__init__(
             {
                 "commands": In(command_stream),
@@ -69,9 +74,10 @@ class HostPort(wiring.Component):
                 "executing": Out(1),
                 "free": In(1),
                 "initialising": In(1),
-                "probe_row": Out(c.state_address_bits),
-                "probe_parity": Out(1),
-                "state": In(state).array(c.lanes),
+                "layer_row": In(row_layout(c, Space.LAYER)),
+                "row_row": In(row_layout(c, Space.ROW)),
+                "column_row": In(row_layout(c, Space.COLUMN)),
+                "answers": In(answer_bits(c)).array(c.lanes),
             }
         )
 
@@ -95,7 +101,7 @@ class HostPort(wiring.Component):
                 ),
             ]
         m.d.comb += [
-            accept.eq(pending & (self.free | always) & ~reading & ~answered),
+            accept.eq(pending & ((self.free & ~self.restart) | always) & ~reading & ~answered),
             self.commands.ready.eq(~pending | accept),
         ]
         write, accepted = Signal(), Signal.like(command)
@@ -126,25 +132,35 @@ class HostPort(wiring.Component):
             with m.If(selects(Register.THRESHOLD + i)):
                 m.d.sync += [threshold.eq(accepted.data), self.changed[i].eq(1)]
 
-        # Rows of the memories: words are collected, the last one stores the row.
+        # The way to the memories: words are collected, the last one stores the row. A read leaves
+        # its row there until it is answered.
         words = -(-len(self.load.data) // WORD_BITS)
         collected = Signal(words * WORD_BITS)
-        m.d.sync += self.load.valid.eq(0)
         m.d.comb += self.load.data.eq(collected)
-        spaces = [s for s in Space if s not in (Space.REGISTER, Space.STATE_EVEN, Space.STATE_ODD)]
-        with m.If(write):
-            m.d.sync += [self.load.space.eq(accepted.space), self.load.lane.eq(accepted.lane)]
-            for space in spaces:
-                bits = word_index_bits(c, space)
-                with m.If(accepted.space == space):
-                    word = accepted.index[:bits] if bits else C(0, 1)
-                    m.d.sync += [
-                        collected.word_select(word, WORD_BITS).eq(accepted.data),
-                        self.load.row.eq(accepted.index >> bits),
-                        self.load.valid.eq(word == row_words(c, space) - 1),
-                    ]
+        m.d.sync += [
+            self.load.valid.eq(0),
+            self.load.space.eq(accepted.space),
+            self.load.lane.eq(accepted.lane),
+            self.load.copy.eq(accepted.index[COPY_SHIFT:]),
+        ]
 
-        # Reads. A state row has the accumulator in word 0, `sent` in word 1.
+        def word_of(space: Space) -> Value:
+            bits = word_index_bits(c, space)
+            return accepted.index[:bits] if bits else C(0, 1)
+
+        for space in [*LOADED, Space.STATE_EVEN, Space.STATE_ODD]:
+            with m.If(accepted.space == space):
+                row = accepted.index[word_index_bits(c, space) : COPY_SHIFT]
+                m.d.sync += self.load.row.eq(row)
+                if space in LOADED:
+                    word = word_of(space)
+                    with m.If(write):
+                        m.d.sync += [
+                            collected.word_select(word, WORD_BITS).eq(accepted.data),
+                            self.load.valid.eq(word == row_words(c, space) - 1),
+                        ]
+
+        # Reads.
         constants = {
             Register.ID: DEVICE_ID,
             Register.VERSION: DEVICE_VERSION,
@@ -152,28 +168,20 @@ class HostPort(wiring.Component):
             Register.STATUS: Cat(~self.free & ~self.initialising, self.initialising),
         }
         # In steps, so that neither the registers nor the lanes are a wide choice at once: the row
-        # goes to the lanes and comes back `PROBE_LATENCY` cycles later, then a lane is chosen.
+        # goes to its memory and comes back `ANSWER_LATENCY` cycles later, joins those of the other
+        # lanes, then a word is chosen.
         value, register_value = Signal(WORD_BITS), Signal(WORD_BITS)
-        step = Signal(PROBE_LATENCY + 2)
-        from_state, of_register = Signal(), Signal()
+        step = Signal(ANSWER_LATENCY + 3)
+        of_register = Signal()
         known = max(Register) + c.layers  # registers are numbered below
         number = accepted.index[: known.bit_length()]
-        m.d.comb += [
-            self.probe_row.eq(accepted.index >> word_index_bits(c, Space.STATE_EVEN)),
-            self.probe_parity.eq(accepted.space == Space.STATE_ODD),
-        ]
         with m.If(step[-1]):
             m.d.sync += reading.eq(0)
         with m.If(accept & ~command.write):
             m.d.sync += reading.eq(1)
         m.d.sync += [
             step.eq(Cat(accept & ~command.write, step)),
-            from_state.eq(
-                (accepted.space == Space.STATE_EVEN) | (accepted.space == Space.STATE_ODD)
-            ),
-            of_register.eq(
-                (accepted.space == Space.REGISTER) & (accepted.index[len(number) :] == 0)
-            ),
+            of_register.eq(accepted.index[len(number) :] == 0),
             register_value.eq(0),
         ]
         with m.Switch(number):
@@ -186,26 +194,30 @@ class HostPort(wiring.Component):
             for i, threshold in enumerate(self.thresholds):
                 with m.Case(Register.THRESHOLD + i):
                     m.d.sync += register_value.eq(threshold)
-        selected = Signal(row_layout(c, Space.STATE_EVEN))
-        picked = Signal.like(selected)
-        with m.Switch(accepted.lane):
-            for i, state in enumerate(self.state):
-                with m.Case(i):
-                    m.d.comb += picked.eq(state)
-        m.d.sync += selected.eq(picked)
-        sign_extended = Signal(signed(WORD_BITS))
-        m.d.comb += sign_extended.eq(selected.acc)
+        from_lane = Signal(len(self.answers[0]))
+        m.d.sync += from_lane.eq(reduce(operator.or_, self.answers))
+        state = Signal(row_layout(c, Space.STATE_EVEN))
+        accumulator = Signal(signed(WORD_BITS))
+        m.d.comb += [state.eq(from_lane[: state.shape().size]), accumulator.eq(state.acc)]
+        neuron = Cat(accumulator, state.sent)  # a word for each
+        sources = {
+            Space.LAYER: Value.cast(self.layer_row),
+            Space.ROW: Value.cast(self.row_row),
+            Space.COLUMN: Value.cast(self.column_row),
+            **dict.fromkeys((Space.POINTER, Space.WEIGHT, Space.CHANNEL), from_lane),
+            **dict.fromkeys((Space.STATE_EVEN, Space.STATE_ODD), neuron),
+        }
+        chosen = Signal(WORD_BITS)
+        with m.Switch(accepted.space):
+            with m.Case(Space.REGISTER):
+                m.d.comb += chosen.eq(Mux(of_register, register_value, 0))
+            for space, source in sources.items():
+                with m.Case(space), m.Switch(word_of(space)):
+                    for i in range(row_words(c, space)):
+                        with m.Case(i):
+                            m.d.comb += chosen.eq(source[i * WORD_BITS : (i + 1) * WORD_BITS])
         with m.If(step[-1]):
-            m.d.sync += [
-                answered.eq(1),
-                value.eq(
-                    Mux(
-                        from_state,
-                        Mux(accepted.index[0], selected.sent, sign_extended.as_unsigned()),
-                        Mux(of_register, register_value, 0),
-                    )
-                ),
-            ]
+            m.d.sync += [answered.eq(1), value.eq(chosen)]
         m.d.comb += [self.replies.valid.eq(answered), self.replies.p.eq(value)]
         with m.If(answered & self.replies.ready):
             m.d.sync += answered.eq(0)

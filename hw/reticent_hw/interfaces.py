@@ -6,7 +6,16 @@ from amaranth.lib.wiring import Out
 
 from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
-from reticent.layout import INDEX_BITS, LANE_SHIFT, SPACE_SHIFT, WORD_BITS, Space, row_fields
+from reticent.layout import (
+    COPY_SHIFT,
+    INDEX_BITS,
+    LANE_SHIFT,
+    LOADED,
+    SPACE_SHIFT,
+    WORD_BITS,
+    Space,
+    row_fields,
+)
 
 __all__ = [
     "CommandLayout",
@@ -14,6 +23,7 @@ __all__ = [
     "MarkSignature",
     "PixelLayout",
     "ScanSignature",
+    "answer_bits",
     "at_least_two",
     "command_stream",
     "event_layout",
@@ -43,6 +53,11 @@ def row_layout(config: BuildConfig, space: Space) -> data.StructLayout:
             for name, bits, is_signed in row_fields(config, space)
         }
     )
+
+
+def answer_bits(config: BuildConfig) -> int:
+    """Width of the widest row of a lane that the host can read."""
+    return max(row_layout(config, space).size for space in Space if space >= Space.POINTER)
 
 
 def event_layout(config: BuildConfig) -> data.StructLayout:
@@ -98,20 +113,22 @@ result_stream = stream.Signature(
 
 
 class LoadSignature(wiring.Signature):
-    """Broadcast of rows to the memories: `valid` for one cycle, no back-pressure."""
+    """The host's way to the memories: the row that its last command names.
+
+    With `valid`, for one cycle, `data` is stored there. Without, and while no frame is worked on,
+    the row's owner shows what the memory holds, `host.ANSWER_LATENCY` cycles later at the latest;
+    `copy` is the stream whose memory is meant.
+    """
 
     def __init__(self, config: BuildConfig):
-        widest = max(
-            sum(bits for _, bits, _ in row_fields(config, space))
-            for space in Space
-            if space != Space.REGISTER
-        )
+        widest = max(sum(bits for _, bits, _ in row_fields(config, space)) for space in LOADED)
         super().__init__(
             {
                 "valid": Out(1),
                 "space": Out(Space),
                 "lane": Out(SPACE_SHIFT - LANE_SHIFT),
-                "row": Out(INDEX_BITS),
+                "row": Out(COPY_SHIFT),
+                "copy": Out(index_shape(config.streams)),
                 "data": Out(widest),
             }
         )

@@ -10,7 +10,14 @@ from reticent.arithmetic import DELTA_BITS, activation_range
 from reticent.config import BuildConfig
 from reticent.layout import SHIFT_BITS, THRESHOLD_BITS, Space
 
-from .interfaces import LoadSignature, ScanSignature, index_shape, range_layout, row_layout
+from .interfaces import (
+    LoadSignature,
+    ScanSignature,
+    answer_bits,
+    index_shape,
+    range_layout,
+    row_layout,
+)
 from .memory import LoadedMemory
 
 __all__ = [
@@ -135,6 +142,9 @@ class Lane(wiring.Component):
     scan, fired, change : see `ScanSignature`
     shift, is_signed, threshold : of the layer that is scanned
     state : row that was at `scan.row` two cycles ago
+    answer : what this lane holds in the row that the load bus names, zero where the row is not in
+        this lane; without `go`, and when `range.first` (of all buses), `scan.row` and
+        `scan.channel` are the row for the three cycles before
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
     layer : parity of the layer that it belongs to
     busy : ranges or multiplications were in flight one cycle ago
@@ -160,6 +170,7 @@ class Lane(wiring.Component):
                 "fired": Out(1),
                 "change": Out(signed(DELTA_BITS)),
                 "state": Out(row_layout(c, Space.STATE_EVEN)),
+                "answer": Out(answer_bits(c)),
                 "multiplies": Out(1),
                 "layer": Out(1),
                 "busy": Out(1),
@@ -195,7 +206,7 @@ class Lane(wiring.Component):
                 "single": unsigned(1),  # holds one weight
             }
         )
-        queues, looked_up, heads = [], [], []
+        queues, looked_up, heads, starts = [], [], [], []
         for i in range(c.streams):
             suffix = f"_{i}" if c.streams > 1 else ""
             pointers = loaded(f"pointers{suffix}", Space.POINTER, c.pointer_depth)
@@ -231,6 +242,7 @@ class Lane(wiring.Component):
             ]
             queues.append(queue)
             heads.append(head)
+            starts.append(found.cursor)
             looked_up += [(stages[0], asked.layer), (stages[1], found.layer)]
 
         # Fetch one stored weight a cycle. The layer before goes first, then the buses take turns.
@@ -259,7 +271,7 @@ class Lane(wiring.Component):
             m.d.sync += active.eq(wanted.any())
         with m.Else():
             m.d.sync += [
-                current.cursor.eq(current.cursor + 1),
+                current.cursor.eq(Mux(self.go, current.cursor + 1, self.load.row)),
                 last.eq(current.cursor + 2 == current.end),
             ]
         with m.Switch(turn):
@@ -417,6 +429,38 @@ class Lane(wiring.Component):
                     write.data.sent.eq(written_sent),
                     write.en.eq(1),
                 ]
+
+        # What the host reads joins here, each part registered behind its memory.
+        asked = {
+            space: Signal(name=f"asked_{space.name.lower()}")
+            for space in (Space.WEIGHT, Space.CHANNEL, Space.POINTER, Space.STATE_EVEN)
+        }
+        start, parameters = Signal(c.weight_address_bits), Signal.like(channel.data)
+        stored = Signal.like(weight.data)
+        with m.Switch(self.load.copy):
+            for i, value in enumerate(starts):
+                with m.Case(i):
+                    m.d.comb += start.eq(value)
+        states = (Space.STATE_EVEN, Space.STATE_ODD)
+        m.d.sync += [
+            *(
+                signal.eq(
+                    (self.load.lane == self.index)
+                    & Cat(
+                        self.load.space == s for s in (states if space in states else (space,))
+                    ).any()
+                )
+                for space, signal in asked.items()
+            ),
+            stored.eq(Mux(asked[Space.WEIGHT], weight.data, 0)),
+            parameters.eq(Mux(asked[Space.CHANNEL], channel.data, 0)),
+            self.answer.eq(
+                Value.cast(stored)
+                | Value.cast(parameters)
+                | Mux(asked[Space.POINTER], start, 0)
+                | Mux(asked[Space.STATE_EVEN], Value.cast(self.state), 0)
+            ),
+        ]
 
         m.d.sync += self.busy.eq(
             self.offer.any()

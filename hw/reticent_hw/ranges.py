@@ -28,6 +28,7 @@ class RangeGenerator(wiring.Component):
     ranges : the ranges; one is transferred to all lanes at once
     mark : output positions that this event touches
     busy : an event is in flight
+    row, column : rows of the tables that the load bus named two cycles ago; while not `busy`
     """
 
     def __init__(self, config: BuildConfig):
@@ -41,6 +42,8 @@ class RangeGenerator(wiring.Component):
                 "ranges": Out(stream.Signature(range_layout(config))),
                 "mark": Out(MarkSignature(config)),
                 "busy": Out(1),
+                "row": Out(row_layout(config, Space.ROW)),
+                "column": Out(row_layout(config, Space.COLUMN)),
             }
         )
 
@@ -82,16 +85,16 @@ class RangeGenerator(wiring.Component):
         delta = [Signal.like(event.delta, name=f"delta_{i}") for i in range(3)]
         slot = Signal(c.slot_bits)
         m.d.comb += [
-            row_port.addr.eq(self.target.row_base + event.y),
+            row_port.addr.eq(Mux(valid[0], self.target.row_base + event.y, self.load.row)),
             row_port.en.eq(free[1]),
-            column_port.addr.eq(self.target.column_base + event.x),
+            column_port.addr.eq(Mux(valid[0], self.target.column_base + event.x, self.load.row)),
             column_port.en.eq(free[1]),
         ]
         with m.If(free[1]):
             m.d.sync += [slot.eq(event.slot), delta[0].eq(event.delta)]
 
         # Stage 2: the tables' rows, registered because block RAM is slow to answer.
-        row, column = Signal.like(row_port.data), Signal.like(column_port.data)
+        row, column = self.row, self.column
         slot_taps = Signal(pointer)
         with m.If(free[2]):
             m.d.sync += [

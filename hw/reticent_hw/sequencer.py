@@ -8,12 +8,12 @@ from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS, Space
 
 from .counters import COUNTS, sum_of
-from .host import PROBE_LATENCY
 from .interfaces import LoadSignature, ScanSignature, index_shape, result_stream, row_layout
 from .memory import LoadedMemory
 
-__all__ = ["Sequencer"]
+__all__ = ["PROBE_LATENCY", "Sequencer"]
 
+PROBE_LATENCY = 3  # cycles from `scan.row` to the lanes' `state`
 PARTIAL = 4  # lanes whose outputs are added in one cycle
 
 
@@ -42,14 +42,17 @@ class Sequencer(wiring.Component):
     lanes_busy : some lane works
     last_taken : the last pixel of the frame is taken
     last_phase : the output layer receives events
-    phase, source, target : the layer that receives events, its LAYER row, and the row before
+    phase, source, target : the layer that receives events, the LAYER row before it, and its own;
+        between frames `source` is the row that the load bus named three cycles ago
     parity : the lanes' `target`; the threshold pass and `scan` have the other state memory
     running : a frame is worked on; lanes may fetch
     start, everything : to the scanner
     touched : layers whose neurons must all be examined (after a threshold was changed)
-    scan : to the lanes while no threshold pass runs
+    scan : to the lanes while no threshold pass runs; between frames neuron, parameters and parity
+        are those that the load bus names
     clear : to the touched maps of even and of odd layers
-    probe_*, state : a state row for the host, `PROBE_LATENCY` cycles later; only while `idle`
+    idle : waits for a frame or its end
+    state : the lanes' accumulators, `PROBE_LATENCY` cycles after `scan.row`
     """
 
     def __init__(self, config: BuildConfig):
@@ -83,8 +86,6 @@ class Sequencer(wiring.Component):
                 "scan": Out(ScanSignature(c)),
                 "clear": Out(2),
                 "idle": Out(1),
-                "probe_row": In(c.state_address_bits),
-                "probe_parity": In(1),
                 "state": In(data.ArrayLayout(signed(c.accumulator_bits), c.lanes)),
                 "counting": Out(1),
                 "store": Out(1),
@@ -209,10 +210,12 @@ class Sequencer(wiring.Component):
                 m.d.comb += [
                     self.receive.eq(self.layers != 0),
                     self.idle.eq(1),
-                    self.scan.row.eq(self.probe_row),
+                    self.scan.row.eq(self.load.row),
+                    self.scan.channel.eq(self.load.row),
                 ]
+                m.d.sync += [upcoming.eq(self.load.row), self.source.eq(port.data)]
                 with m.If(~self.in_frame):
-                    m.d.comb += self.parity.eq(~self.probe_parity)
+                    m.d.comb += self.parity.eq(self.load.space != Space.STATE_ODD)
                 with m.If(self.frame_ready):
                     m.d.sync += [upcoming.eq(1), first_cycle.eq(1)]
                     m.next = "RUN"

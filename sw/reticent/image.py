@@ -23,7 +23,7 @@ import numpy.typing as npt
 from .arithmetic import PIXEL_MAX, threshold_counts
 from .config import IMAGE_VERSION, BuildConfig
 from .errors import UserError
-from .layout import Register, Space, address, row_words, word_index_bits
+from .layout import COPY_SHIFT, Register, Space, address, copies, row_words, word_index_bits
 from .quantise import Thresholds, per_layer
 
 __all__ = ["MAGIC", "Image", "LayerMap", "Origin"]
@@ -123,6 +123,25 @@ class Image:
         registers = {**self.registers, int(Register.RESTART): 1}
         addresses.append(np.array([address(Space.REGISTER, r) for r in registers], np.int64))
         data.append(np.array(list(registers.values()), np.int64))
+        return np.concatenate(addresses).astype(np.uint32), np.concatenate(data).astype(np.uint32)
+
+    def contents(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """What the memories hold once everything is written: addresses and data words.
+
+        They are all that can be read there: every copy, and the zeros of words that rows lack.
+        """
+        addresses: list[Ints] = []
+        data: list[Ints] = []
+        for space, rows in self.memories.items():
+            words = 1 << word_index_bits(self.config, space)
+            padded = np.zeros((*rows.shape[:-1], words), np.int64)
+            padded[..., : rows.shape[-1]] = rows
+            lanes = padded.reshape(-1 if rows.ndim == 3 else 1, rows.shape[-2] * words)
+            for copy in range(copies(self.config, space)):
+                index = np.arange(lanes.shape[1]) | copy << COPY_SHIFT
+                for lane, contents in enumerate(lanes):
+                    addresses.append(np.asarray(address(space, index, lane), np.int64))
+                    data.append(contents)
         return np.concatenate(addresses).astype(np.uint32), np.concatenate(data).astype(np.uint32)
 
     def to_bytes(self) -> bytes:

@@ -19,10 +19,12 @@ from .arithmetic import THRESHOLD_MAX
 from .config import BuildConfig
 
 __all__ = [
+    "COPY_SHIFT",
     "DEVICE_ID",
     "DEVICE_VERSION",
     "INDEX_BITS",
     "LANE_SHIFT",
+    "LOADED",
     "LOST_CAUSES",
     "SPACE_SHIFT",
     "THRESHOLD_BITS",
@@ -32,6 +34,7 @@ __all__ = [
     "ResultLayout",
     "Space",
     "address",
+    "copies",
     "pack",
     "row_fields",
     "row_words",
@@ -41,7 +44,7 @@ __all__ = [
 
 WORD_BITS = 32  # commands, replies and results move words of this width
 DEVICE_ID = int.from_bytes(b"RTCN", "big")
-DEVICE_VERSION = 1  # of the registers and packets on this page
+DEVICE_VERSION = 2  # of the registers and packets on this page
 THRESHOLD_BITS = THRESHOLD_MAX.bit_length()
 TAP_BITS = 4  # kernel taps of one phase: ceil(kernel / stride), at most 15
 SHIFT_BITS = 5  # requantisation shift, 1..31
@@ -49,13 +52,19 @@ CHANNELS_MAX = 255  # of a frame
 
 # An address is space | lane | row and word: [31:28], [27:22], [21:0].
 SPACE_SHIFT, LANE_SHIFT, INDEX_BITS = 28, 22, 22
+# What exists once for each stream is written to all of them, and read from the one that the upper
+# bits of the index name, [21:19].
+COPY_SHIFT = 19
 
 Ints = npt.NDArray[np.int64]
 Fields = tuple[tuple[str, int, bool], ...]  # (name, bits, signed), least significant first
 
 
 class Space(enum.IntEnum):
-    """Address spaces of the command port. The first four are the same for all lanes."""
+    """Address spaces of the command port. The first four are the same for all lanes.
+
+    Words that a row does not have read as zero.
+    """
 
     REGISTER = 0
     LAYER = 1  # the sequencer's table: one row a layer
@@ -66,6 +75,9 @@ class Space(enum.IntEnum):
     CHANNEL = 6  # of a lane: bias and multiplier of its output channels
     STATE_EVEN = 7  # of a lane, read only: word 0 the accumulator, word 1 `sent`
     STATE_ODD = 8
+
+
+LOADED = tuple(Space)[Space.LAYER : Space.STATE_EVEN]  # memories that an image fills
 
 
 class Register(enum.IntEnum):
@@ -162,6 +174,11 @@ def row_words(config: BuildConfig, space: Space) -> int:
 def word_index_bits(config: BuildConfig, space: Space) -> int:
     """Address bits that choose a word of a row."""
     return (row_words(config, space) - 1).bit_length()
+
+
+def copies(config: BuildConfig, space: Space) -> int:
+    """How many memories hold the same rows."""
+    return config.streams if space in (Space.ROW, Space.COLUMN, Space.POINTER) else 1
 
 
 def address(space: Space, index: Any, lane: Any = 0) -> Any:

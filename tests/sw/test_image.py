@@ -13,7 +13,7 @@ from reticent.compiler import compile_network
 from reticent.config import BuildConfig
 from reticent.errors import UserError
 from reticent.image import DIGEST, MAGIC, Image, Origin
-from reticent.layout import SPACE_SHIFT, Register, Space
+from reticent.layout import COPY_SHIFT, LOADED, SPACE_SHIFT, Register, Space
 from reticent.random_networks import Limits, random_network
 
 NETWORK = random_network(1, Limits(input_size=8, layers=3, channels=8, weights=500))
@@ -43,6 +43,31 @@ def with_header(blob, **changes):
     header |= changes
     text = json.dumps({k: v for k, v in header.items() if v is not None}).encode()
     return seal(MAGIC + len(text).to_bytes(4, "little") + text + data)
+
+
+def test_contents_are_what_the_writes_leave(image):
+    held = {}
+    for where, word in zip(*(part.tolist() for part in image.writes()), strict=True):
+        held[where] = word
+    addresses, data = (part.tolist() for part in image.contents())
+    assert len(set(addresses)) == len(addresses)
+    for where, word in zip(addresses, data, strict=True):
+        assert held.pop(where, 0) == word
+    assert all(where >> SPACE_SHIFT == Space.REGISTER for where in held)
+
+
+def test_every_copy_of_a_memory_is_read(image):
+    three = replace(image, config=image.config.replace(streams=3))
+    addresses, data = three.contents()
+    copied = {Space.ROW, Space.COLUMN, Space.POINTER}
+    for space in LOADED:
+        own = addresses[addresses >> SPACE_SHIFT == space]
+        indices = own & (1 << COPY_SHIFT) - 1
+        copies = own >> COPY_SHIFT & 7
+        assert set(copies.tolist()) == ({0, 1, 2} if space in copied else {0})
+        for copy in set(copies.tolist()):
+            assert set(indices[copies == copy].tolist()) == set(indices.tolist())
+    assert len(addresses) == len(data)
 
 
 def test_round_trip(image, tmp_path):

@@ -182,6 +182,14 @@ class Player:
                     f"{self.golden.acc[i][place]}, got {got[place]} ({len(wrong)} are wrong)"
                 )
 
+    async def check_memories(self) -> None:
+        """Read everything back that was loaded."""
+        self.transport.vary()
+        addresses, data = self.image.contents()
+        got = await bridge(self.transport.read)(addresses)
+        for where, word, expected in zip(addresses, got, data, strict=True):
+            self.bench.check(f"word {where:#010x} of network {self.number}", word, expected)
+
     async def episode(self, frames: int) -> None:
         """Restart, play, compare everything."""
         self.golden.reset()
@@ -234,6 +242,32 @@ async def thresholds_change_between_frames(dut):
             await player.set_thresholds(changes[i % len(changes)])
             await player.step(player.frames(1)[0])
         await player.check_accumulators()
+
+
+@bench_test
+async def memories_are_read_back(dut):
+    """Before, between and after frames, which it does not disturb; and what is written is seen."""
+    player = await begin(dut)
+    rng = player.bench.rng
+    for _ in range(3):
+        await player.load()
+        await player.check_memories()
+        for frame in player.frames(3):
+            await player.step(frame)
+        await player.check_memories()
+        for frame in player.frames(2):
+            await player.step(frame)
+        await player.check_accumulators()
+    addresses, data = player.image.contents()
+    firsts = np.unique(addresses >> 28, return_index=True)[1]
+    for at in firsts[1:].tolist():  # all but LAYER: which rows come last does not matter here
+        place, word = int(addresses[at]), int(data[at]) ^ 1 << int(rng.integers(3))
+        rest = [
+            (int(a), int(d))
+            for a, d in zip(addresses[at + 1 : at + 4], data[at + 1 : at + 4], strict=True)
+        ]
+        await player.transport.send_writes([(place, word), *rest])
+        player.bench.check(f"{place:#010x}", await player.transport.ask([place]), [word])
 
 
 async def abandon(player: Player) -> None:

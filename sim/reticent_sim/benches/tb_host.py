@@ -1,7 +1,8 @@
-"""The command port: registers, rows of memories, replies in order, and who may run when."""
+"""The command port: registers, memories, replies in order, and who may run when."""
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from dataclasses import dataclass
 
@@ -9,8 +10,11 @@ import cocotb
 import numpy as np
 
 from reticent.layout import (
+    COPY_SHIFT,
     DEVICE_ID,
     DEVICE_VERSION,
+    INDEX_BITS,
+    LOADED,
     SPACE_SHIFT,
     WORD_BITS,
     Register,
@@ -19,7 +23,7 @@ from reticent.layout import (
     row_words,
     word_index_bits,
 )
-from reticent_hw.host import PROBE_LATENCY
+from reticent_hw.host import ANSWER_LATENCY, READ_CYCLES
 
 from .common import CONFIG, Bench, Pace, Sink, Source, bench_test
 
@@ -29,7 +33,8 @@ ROWS = 16  # of each memory that commands go to
 LANES = range(1 << (SPACE_SHIFT - 22))  # as an address names them: most do not exist
 WORD = (1 << WORD_BITS) - 1
 
-MEMORIES = (Space.LAYER, Space.ROW, Space.COLUMN, Space.POINTER, Space.WEIGHT, Space.CHANNEL)
+STATES = (Space.STATE_EVEN, Space.STATE_ODD)
+TABLES = {Space.LAYER: "layer_row", Space.ROW: "row_row", Space.COLUMN: "column_row"}
 SETTINGS = {  # and their widths
     Register.LAYERS: CONFIG.layers.bit_length(),
     Register.OUTPUTS: (CONFIG.channel_depth * CONFIG.lanes).bit_length(),
@@ -71,29 +76,38 @@ class Model:
         self.loads: list[tuple[int, int, int, int]] = []  # space, lane, row, bits
         self.restarts = 0
         self.changed = [0] * CONFIG.layers
-        high = 1 << (CONFIG.accumulator_bits - 1)
-        shape = (2, CONFIG.state_depth, CONFIG.lanes)
-        self.acc = rng.integers(-high, high, shape)
-        self.sent = rng.integers(0, 256, shape)
+        self.salt = int(rng.integers(1 << 30))
+
+    def row(self, space: int, lane: int, copy: int, row: int) -> int:
+        """The bits of a row of a memory: random ones that follow from its place."""
+        width = sum(bits for _, bits, _ in row_fields(CONFIG, Space(space)))
+        lane = 0 if space in TABLES else lane
+        place = f"{self.salt} {space} {lane} {copy} {row} "
+        words = [zlib.crc32(f"{place}{i}".encode()) for i in range(4)]
+        return sum(word << 32 * i for i, word in enumerate(words)) & ((1 << width) - 1)
 
     def execute(self, command: Command) -> None:
         """One command by the definition."""
         if command.write:
             self._write(command)
-        elif command.space in (Space.STATE_EVEN, Space.STATE_ODD):
-            self.replies.append(self._state(command))
         elif command.space == Space.REGISTER:
             known = CONSTANTS | self.settings
             self.replies.append(known.get(command.index, 0))
         else:
-            self.replies.append(0)
+            self.replies.append(self._word(command))
 
-    def _state(self, command: Command) -> int:
-        parity, (row, word) = command.space == Space.STATE_ODD, divmod(command.index, 2)
-        if command.lane >= CONFIG.lanes:
+    def _word(self, command: Command) -> int:
+        space, lane = command.space, command.lane
+        if space not in (*LOADED, *STATES) or (space not in TABLES and lane >= CONFIG.lanes):
             return 0
-        values = self.sent if word else self.acc
-        return int(values[int(parity), row, command.lane]) & WORD
+        copy, index = divmod(command.index, 1 << COPY_SHIFT)
+        row, word = divmod(index, 1 << word_index_bits(CONFIG, Space(space)))
+        bits = self.row(space, lane, copy % max(2, CONFIG.streams), row)
+        if space in STATES:
+            width = CONFIG.accumulator_bits
+            acc, sent = bits & (1 << width) - 1, bits >> width
+            return sent if word else (acc | -(acc >> width - 1) << width) & WORD
+        return bits >> WORD_BITS * word & WORD
 
     def _write(self, command: Command) -> None:
         index, data = command.index, command.data
@@ -103,7 +117,7 @@ class Model:
                 self.settings[index] = data & ((1 << SETTINGS[index]) - 1)
             if 0 <= index - Register.THRESHOLD < CONFIG.layers:
                 self.changed[index - Register.THRESHOLD] += 1
-        elif command.space in MEMORIES:
+        elif command.space in LOADED:
             row, word = divmod(index, 1 << word_index_bits(CONFIG, command.space))
             self.words[word] = data
             if word == row_words(CONFIG, command.space) - 1:
@@ -114,7 +128,7 @@ class Model:
 
 
 class Monitor:
-    """Everything around the port: lanes' state, `free`, and what leaves on load bus and pulses."""
+    """Everything around the port: memories, `free`, and what leaves on load bus and pulses."""
 
     def __init__(self, bench: Bench, model: Model) -> None:
         self.bench, self.model = bench, model
@@ -127,8 +141,8 @@ class Monitor:
 
     async def _run(self) -> None:
         bench, model = self.bench, self.model
-        widths = {s: sum(bits for _, bits, _ in row_fields(CONFIG, s)) for s in MEMORIES}
-        probes = deque([(0, 0)] * (PROBE_LATENCY - 1))
+        widths = {s: sum(bits for _, bits, _ in row_fields(CONFIG, s)) for s in LOADED}
+        reads = deque([(0, 0, 0, 0)] * (ANSWER_LATENCY - 1))
         while True:
             await bench.edge
             if bench["load__valid"]:
@@ -142,14 +156,14 @@ class Monitor:
             # What leaves now was decided EFFECT - 1 cycles before.
             if (bench["load__valid"] or changed) and not self.was_free[0]:
                 bench.fail("a write took effect in the middle of a frame")
-            # The answer to a probe stands there PROBE_LATENCY cycles later.
-            probes.append((bench["probe_row"] % CONFIG.state_depth, bench["probe_parity"]))
-            row, parity = probes.popleft()
-            for lane in range(CONFIG.lanes):
-                bench[f"state__{lane}"] = {
-                    "acc": model.acc[parity, row, lane],
-                    "sent": model.sent[parity, row, lane],
-                }
+            # The row stands there ANSWER_LATENCY cycles later.
+            reads.append(tuple(bench[f"load__{m}"] for m in ("space", "lane", "copy", "row")))
+            space, lane, copy, row = reads.popleft()
+            for table, name in TABLES.items():
+                bench.ports[name].bits = model.row(table, 0, copy, row)
+            for i in range(CONFIG.lanes):
+                here = i == lane and space >= Space.POINTER and space in set(Space)
+                bench[f"answers__{i}"] = model.row(space, lane, copy, row) if here else 0
             free = self.free()
             bench["free"] = free
             self.was_free.append(free)
@@ -177,13 +191,14 @@ def random_command(rng: np.random.Generator) -> list[Command]:
     if kind < 4:
         return [Command(Space.REGISTER, register, data=data, write=1)]
     if kind == 4:
-        space = int(rng.choice([Space.STATE_EVEN, Space.STATE_ODD]))
+        space = int(rng.choice([*LOADED, *STATES]))
         lane = int(rng.choice([lane, rng.integers(CONFIG.lanes)]))
-        return [Command(space, int(rng.integers(2 * CONFIG.state_depth)), lane)]
+        index = int(rng.integers(1 << int(rng.integers(1, INDEX_BITS + 1))))
+        return [Command(space, index, lane)]
     if kind == 5:  # nothing to read or to write there
-        space, write = rng.choice([[9, 0], [15, 1], [Space.STATE_ODD, 1], [Space.WEIGHT, 0]])
+        space, write = rng.choice([[9, 0], [15, 1], [Space.STATE_ODD, 1], [14, 0]])
         return [Command(int(space), int(rng.integers(ROWS)), lane, data, int(write))]
-    space = Space(int(rng.choice(MEMORIES)))
+    space = Space(int(rng.choice(LOADED)))
     row = int(rng.integers(ROWS)) << word_index_bits(CONFIG, space)
     found = []
     for word in range(row_words(CONFIG, space)):
@@ -282,7 +297,7 @@ async def writes_take_one_cycle_and_reads_some(dut):
     bench["free"] = 1
     source = Source(bench, "commands", Pace(bench.rng, kind=0))
     replies = Sink(bench, "replies", Pace(bench.rng, kind=0))
-    for write, cycles in ((1, 1), (0, PROBE_LATENCY + 4)):
+    for write, cycles in ((1, 1), (0, READ_CYCLES)):
         began = bench.cycle
         await source.send([vars(Command(Space.REGISTER, Register.WIDTH, 0, 5, write))] * 50)
         if not write:
