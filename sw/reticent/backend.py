@@ -65,6 +65,7 @@ class LinkUse:
     frames: list[FrameTraffic]
     retries: int  # requests that were sent again
     resets: int  # times that the board was found reset, or silent, and was started anew
+    damage: str | None  # why it was loaded although it claimed to hold the image
 
 
 class Backend(Protocol):

@@ -17,7 +17,7 @@ The JSON has exactly these keys; null stands where a backend cannot know:
 - `utilisation`: significant / (lanes * cycles), sums after the cold start;
 - `realised_speedup`: (dense / lanes) / cycles, likewise;
 - `checked`: true when every decision was compared with the golden model and was equal;
-- `link`: `{board, clock, baud, loaded, retries, resets, raw, sent, received, link_seconds,
+- `link`: `{board, clock, baud, loaded, damage, retries, resets, raw, sent, received, link_seconds,
   compute_seconds, seconds}` of a board: bytes of a frame, and bytes that went to and from the board
   for it, means after the cold start; the time that these bytes take at this baud rate, the time
   that the core's cycles take, and the time that passed.
@@ -162,6 +162,7 @@ class Statistics:
             "clock": use.clock,
             "baud": use.baud,
             "loaded": use.loaded,
+            "damage": use.damage,
             "retries": use.retries,
             "resets": use.resets,
             "raw": _mean([frame.raw for frame in frames]),
@@ -236,6 +237,7 @@ class Statistics:
         link = report["link"]
         if link:
             state = "loaded" if link["loaded"] else "held the image already"
+            state += f", for {link['damage']}" if link["damage"] else ""
             times = (link["link_seconds"], link["compute_seconds"], link["seconds"])
             wire, compute, passed = (_number(t and 1e3 * t, 3) for t in times)
             moved = (

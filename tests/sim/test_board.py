@@ -2,10 +2,12 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import tty
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from reticent.agent import find_agent
 from reticent.compiler import compile_network
 from reticent.errors import ToolError, UserError
 from reticent.golden import Golden
+from reticent.layout import LOADED, SPACE_SHIFT, Register, Space, word_index_bits
 from reticent.link.client import Client, LinkError
+from reticent.link.protocol import LinkWord, link_address
 from reticent.link.serial_port import SerialChannel, find_board
 from reticent.link.transport import BoardAccelerator, LinkTransport
 from reticent.random_networks import random_frames, random_network
@@ -77,6 +81,59 @@ def test_an_image_is_loaded_once(board, image):
     check(second, Golden(NETWORK), FRAMES[:5])
     other = random_network(3, LIMITS)
     assert driver(board, compile_network(other, CONFIG)).loaded
+
+
+def corrupt(transport, image, space, rng):
+    """Change a bit of a memory behind the driver's back; the board still claims the image."""
+    addresses, data = image.contents()
+    row_words = 1 << word_index_bits(CONFIG, space)
+    at = int(rng.choice(np.flatnonzero(addresses >> SPACE_SHIFT == space)))
+    row = slice(at - at % row_words, at - at % row_words + row_words)
+    words = data[row].copy()
+    words[0] ^= 1
+    transport.write(addresses[row], words)
+    tag = np.frombuffer(image.tag, "<u4")
+    where = [link_address(LinkWord.TAG + i) for i in range(len(tag))]
+    transport.write(np.array(where, np.uint32), tag)
+    return int(data[row][0])
+
+
+@pytest.mark.parametrize("space", LOADED)
+def test_a_memory_that_changed_is_reported_and_loaded_again(board, image, space):
+    transport = LinkTransport(Client(SimChannel(board)))
+    device = BoardAccelerator("fpga", transport, image)
+    assert device.link_use().damage is None
+    assert transport.difference(image) is None
+    was = corrupt(transport, image, space, np.random.default_rng(int(space)))
+    wrong = transport.difference(image)
+    assert re.fullmatch(
+        rf"the board holds {was ^ 1:#x} in {space.name}( of lane \d)?, row \d+ instead of {was:#x}",
+        wrong,
+    )
+    again = driver(board, image)
+    assert (again.loaded, again.link_use().damage) == (True, wrong)
+    check(again, Golden(NETWORK), FRAMES[:5])
+
+
+def test_a_memory_that_does_not_keep_what_is_loaded_is_an_error(board, image, monkeypatch):
+    """Every word reaches the core, which the digests of WRITE say; one is lost behind it."""
+    difference = LinkTransport.difference
+
+    def lose(transport, image):
+        corrupt(transport, image, Space.WEIGHT, np.random.default_rng(0))
+        return difference(transport, image)
+
+    monkeypatch.setattr(LinkTransport, "difference", lose)
+    with pytest.raises(ToolError, match=r"in WEIGHT of lane \d, row \d+ .* just after it was load"):
+        driver(board, image)
+    monkeypatch.undo()
+    assert driver(board, image).loaded
+
+
+def test_registers_are_read_back(board, image):
+    wrong = replace(image, registers={**image.registers, int(Register.ID): 1})
+    with pytest.raises(ToolError, match=r"holds 0x5254434e in register 0 instead of 0x1, just aft"):
+        driver(board, wrong)
 
 
 def test_thresholds_change_and_survive_a_reset(board, image):

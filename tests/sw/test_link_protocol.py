@@ -20,6 +20,7 @@ from reticent.link.protocol import (
     LinkWord,
     Request,
     Status,
+    check_runs,
     decode,
     digest,
     encode_request,
@@ -49,6 +50,7 @@ class TestDocumentation:
         thresholds = words(16, 17), words(2, 300)
         ((write, count),) = write_runs(*thresholds, 99)
         assert count == 2
+        ((check, _),) = check_runs(thresholds[0], 99, 99)
         before = np.array([[10, 20, 30, 40, 50, 60, 70, 80]] * 3, np.uint8)
         frame = before.copy()
         frame[0, 2], frame[0, 4], frame[2, 7] = 31, 51, 0
@@ -63,9 +65,15 @@ class TestDocumentation:
             ),
             encode_request(Request.READ, 0x01020306, read_payload(Register.ID, 1)),
             seal(struct.pack("<BIIB", 0x83, 0x01020306, DEVICE_ID, Status.OK)),
+            encode_request(Request.CHECK, 0x01020307, check),
+            seal(
+                struct.pack("<BI", 0x85, 0x01020307),
+                digest(*thresholds).to_bytes(4, "little"),
+                bytes([Status.OK]),
+            ),
             tokens,
-            encode_request(Request.FRAME, 0x01020307, bytes([1]) + tokens),
-            seal(struct.pack("<BIB", 0x84, 0x01020307, Status.NO_SESSION)),
+            encode_request(Request.FRAME, 0x01020308, bytes([1]) + tokens),
+            seal(struct.pack("<BIB", 0x84, 0x01020308, Status.NO_SESSION)),
         ]
         np.testing.assert_array_equal(decode_frame(tokens, frame.shape, before), frame)
 
@@ -133,6 +141,22 @@ def test_runs_are_the_writes_in_order(runs, room):
         zip(addresses.tolist(), data.tolist(), strict=True)
     )
     assert sum(count for _, count in payloads) == len(data)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 31), st.integers(1, 90)), min_size=1),
+    st.integers(6, 40),
+    st.integers(1, 200),
+)
+def test_checks_are_all_words_in_order(runs, room, most):
+    addresses = np.concatenate([np.arange(a, a + n) for a, n in runs]).astype(np.uint32)
+    found = []
+    for payload, count in check_runs(addresses, room, most):
+        assert len(payload) <= room
+        parts = list(struct.iter_unpack("<IH", payload))
+        assert count == sum(n for _, n in parts) <= most
+        found += [where + i for where, n in parts for i in range(n)]
+    assert found == addresses.tolist()
 
 
 def test_a_run_ends_with_its_lane():
@@ -206,8 +230,8 @@ class TestHello:
         assert hello.tag == b"\7" + bytes(15)
 
     def test_another_version_is_refused(self):
-        with pytest.raises(UserError, match="speaks version 2 of the link, this program 1"):
-            Hello.from_words(self.reply(PROTOCOL=2))
+        with pytest.raises(UserError, match="speaks version 1 of the link, this program 2"):
+            Hello.from_words(self.reply(PROTOCOL=1))
         with pytest.raises(UserError, match="in 5 words, this program expects"):
             Hello.from_words(self.reply()[:5])
         with pytest.raises(UserError, match="is build 00000001, which is none of this program's"):

@@ -43,6 +43,7 @@ class Link(wiring.Component):
 
     The bytes may come over anything: a serial port, USB, SPI, Ethernet. They are moved by plain
     ready/valid streams; a request's bytes are taken one a cycle, and executed one in three cycles.
+    A word to check takes as long as the core's reading of it, and three cycles.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ class Link(wiring.Component):
                 with m.Case(number):
                     m.d.comb += link_word.eq(value)
 
-        # What the core took, as a digest.
+        # What the core took, or what it read back, as a digest.
         m.submodules.digest = digest = crc.Processor(CRC32_ISO_HDLC(data_width=2 * WORD_BITS))
         writing, issued = Signal(), Signal()
         m.d.comb += [
@@ -240,7 +241,7 @@ class Link(wiring.Component):
                                     m.next = "hello"
                                 with m.Case(Request.WRITE):
                                     m.next = "run"
-                                with m.Case(Request.READ):
+                                with m.Case(Request.READ, Request.CHECK):
                                     m.next = "read address"
                                 with m.Case(Request.FRAME):
                                     m.next = "flags"
@@ -304,14 +305,22 @@ class Link(wiring.Component):
                         m.d.sync += [value.eq(0) for value in tag]
                     m.next = "word"
 
-            # READ: words at consecutive addresses.
+            # READ: words at consecutive addresses. CHECK: runs of them, of which only the digest is
+            # sent.
             with m.State("read address"):
                 collect(address, "read count")
             with m.State("read count"):
                 collect(left, "read")
+            checks = kind == Request.CHECK
             with m.State("read"):
                 with m.If(left == 0):
-                    m.next = "status"
+                    with m.If(~checks):
+                        m.next = "status"
+                    with m.Elif(receiver.more):
+                        m.next = "read address"
+                    with m.Else():
+                        m.d.sync += word.eq(digest.crc)
+                        send_word("status")
                 with m.Else():
                     wait()
                     m.d.comb += self.commands.valid.eq(~is_link)
@@ -326,9 +335,16 @@ class Link(wiring.Component):
                     m.d.sync += [
                         word.eq(Mux(is_link, link_word, self.replies.payload)),
                         left.eq(left - 1),
-                        address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1),
                     ]
-                    send_word("read")
+                    with m.If(checks):
+                        m.next = "check"
+                    with m.Else():
+                        m.d.sync += address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1)
+                        send_word("read")
+            with m.State("check"):
+                m.d.comb += digest.valid.eq(1)
+                m.d.sync += address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1)
+                m.next = "read"
 
             # FRAME: tokens become pixels.
             with m.State("flags"):

@@ -19,6 +19,7 @@ from reticent.link.protocol import (
     Reply,
     Request,
     Status,
+    check_runs,
     digest,
     encode_request,
     link_address,
@@ -145,6 +146,17 @@ async def words_are_written_and_read(dut):
             words = await host.good(Request.READ, read_payload(int(run[0]), len(run)))
             expected = [host.memory[int(a)] for a in run]
             host.bench.check("words", np.frombuffer(words, "<u4").tolist(), expected)
+        # One wrong word, and the digest of what is read tells.
+        for _ in range(2):
+            at = 0
+            held = np.array([host.memory[int(a)] for a in addresses], np.uint32)
+            for payload, count in check_runs(addresses, 40, int(rng.integers(1, 99))):
+                reply = await host.good(Request.CHECK, payload)
+                expected = digest(addresses[at : at + count], held[at : at + count])
+                host.bench.check("checked", int.from_bytes(reply, "little"), expected)
+                at += count
+            host.bench.check("words checked", at, len(addresses))
+            host.memory[int(rng.choice(addresses))] ^= 1 << int(rng.integers(32))
 
 
 @bench_test
@@ -315,9 +327,11 @@ async def bad_requests_are_refused(dut):
     cases = deque(
         [
             (0, b"", Status.UNKNOWN),
-            (5, b"abc", Status.UNKNOWN),
+            (6, b"abc", Status.UNKNOWN),
             (Request.READ, read_payload(0, 1)[:-1], Status.MALFORMED),
             (Request.READ, b"", Status.MALFORMED),
+            (Request.CHECK, b"", Status.MALFORMED),
+            (Request.CHECK, read_payload(0, 1) + b"a", Status.MALFORMED),
             (Request.FRAME, b"", Status.MALFORMED),
             (Request.FRAME, bytes([0, 0x83, 1, 2]), Status.MALFORMED),
             *((Request.WRITE, write[:n], Status.MALFORMED) for n in range(1, len(write))),

@@ -139,7 +139,9 @@ def load(board: Client, image: Image, console: Console) -> None:
 
     with load_progress() as progress:
         accelerator = BoardAccelerator("fpga", LinkTransport(board, progress), image)
-    did = "loaded" if accelerator.loaded else "the board held it already"
+    did = "loaded and read back" if accelerator.loaded else "the board held it already, read back"
+    if damage := accelerator.link_use().damage:
+        did += f"; {damage} before"
     traffic = board.traffic
     console.print(
         f"{image.tag.hex()[:12]}: {did}; {traffic.bytes_sent:,} bytes in {traffic.seconds:.1f} s",

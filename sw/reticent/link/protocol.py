@@ -45,6 +45,7 @@ __all__ = [
     "Reply",
     "Request",
     "Status",
+    "check_runs",
     "decode",
     "digest",
     "encode_request",
@@ -55,7 +56,7 @@ __all__ = [
     "write_runs",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 DELIMITER = 0
 REPLY_BIT = 0x80
 HEADER_BYTES, CRC_BYTES, STATUS_BYTES = 5, 4, 1
@@ -76,6 +77,7 @@ class Request(enum.IntEnum):
     WRITE = 2  # runs of address u32, width u8 (bytes a word), count u16, words; reply: digest u32
     READ = 3  # address u32, count u16; reply: the words, 4 bytes each
     FRAME = 4  # flags u8, pixels (`reticent.link.pixels`); reply: the result's words, when FINAL
+    CHECK = 5  # runs of address u32, count u16; reply: digest u32 of what the memories hold there
 
 
 class Status(enum.IntEnum):
@@ -265,12 +267,8 @@ def write_runs(addresses: Words, data: Words, room: int) -> Iterable[tuple[bytes
     as its largest one needs. `room` bytes are free for a payload.
     """
     head = ADDRESS + WIDTH + COUNT
-    space = addresses >> LANE_SHIFT
-    follows = (np.diff(addresses.astype(np.int64)) == 1) & (np.diff(space) == 0)
-    starts = np.flatnonzero(np.concatenate([[True], ~follows]))
-    ends = np.concatenate([starts[1:], [len(addresses)]])
     payload, words = bytearray(), 0
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    for start, end in _runs(addresses):
         width = max(1, -(-int(data[start:end].max()).bit_length() // 8))
         bytes_ = data[start:end].astype("<u4").view(np.uint8).reshape(-1, 4)[:, :width]
         while start < end:
@@ -286,6 +284,33 @@ def write_runs(addresses: Words, data: Words, room: int) -> Iterable[tuple[bytes
         yield bytes(payload), words
 
 
+def check_runs(addresses: Words, room: int, most: int) -> Iterable[tuple[bytes, int]]:
+    """Payloads of CHECK for words at any addresses, in order: (payload, words in it, up to `most`).
+
+    `room` bytes are free for a payload.
+    """
+    payload, words = bytearray(), 0
+    for start, end in _runs(addresses):
+        while start < end:
+            if words == most or len(payload) + ADDRESS + COUNT > room:
+                yield bytes(payload), words
+                payload, words = bytearray(), 0
+            count = min(end - start, most - words)
+            payload += read_payload(int(addresses[start]), count)
+            start, words = start + count, words + count
+    if payload:
+        yield bytes(payload), words
+
+
+def _runs(addresses: Words) -> Iterable[tuple[int, int]]:
+    """(start, end) of what lies at consecutive addresses of one memory."""
+    space = addresses >> LANE_SHIFT
+    follows = (np.diff(addresses.astype(np.int64)) == 1) & (np.diff(space) == 0)
+    starts = np.flatnonzero(np.concatenate([[True], ~follows]))
+    ends = np.concatenate([starts[1:], [len(addresses)]])
+    return zip(starts.tolist(), ends.tolist(), strict=True)
+
+
 def digest(addresses: Words, data: Words) -> int:
-    """What a board answers to WRITE: CRC-32 of each address and word, as the core took them."""
+    """What a board answers to WRITE and CHECK: CRC-32 of each address and word, in order."""
     return zlib.crc32(np.stack([addresses, data], axis=1).astype("<u4").tobytes())

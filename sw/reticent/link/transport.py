@@ -15,7 +15,16 @@ from ..accelerator import Accelerator
 from ..backend import FrameTraffic, LinkUse
 from ..errors import ToolError, UserError
 from ..image import Image
-from ..layout import SPACE_SHIFT, ResultLayout, Space
+from ..layout import (
+    COPY_SHIFT,
+    LANE_SHIFT,
+    SPACE_SHIFT,
+    Register,
+    ResultLayout,
+    Space,
+    address,
+    word_index_bits,
+)
 from .client import Client
 from .pixels import encode_frame, split_frame
 from .protocol import (
@@ -23,6 +32,7 @@ from .protocol import (
     TAG_WORDS,
     LinkWord,
     Request,
+    check_runs,
     digest,
     link_address,
     read_payload,
@@ -32,6 +42,7 @@ from .protocol import (
 __all__ = ["BoardAccelerator", "LinkTransport", "load_progress"]
 
 Words = npt.NDArray[np.uint32]
+CHECKED = 4096  # words of one request; the core reads them in about a millisecond
 CLOSE = 4  # words: what lies so near is read along, rather than in a request of its own
 Progress = Callable[[int, int], None]  # words written, of
 
@@ -39,21 +50,23 @@ Progress = Callable[[int, int], None]  # words written, of
 class LinkTransport:
     """Commands and frames over a client. `StateLost` goes through to the caller.
 
-    `progress` is told how far a load is.
+    `progress` is told how far a load is. `damage` says what was wrong in the memories of a board
+    that claimed to hold the image that was loaded last.
     """
 
     def __init__(self, client: Client, progress: Progress | None = None) -> None:
         self.client = client
         self._progress = progress
+        self.damage: str | None = None
         self._before: npt.NDArray[np.uint8] | None = None
         self.frames: list[FrameTraffic] = []
 
     def load(self, image: Image) -> bool:
         """Make the board hold the image and start an episode; False if it held it already.
 
-        Memories are written only when the board's tag is not the image's. Every write is checked:
-        the board answers with a digest of the words that its core took. Registers are written in
-        any case, and read back.
+        Memories are written only when the board's tag is not the image's, or when they do not hold
+        what it promises; `damage` tells about that. After writing, every word is read back from
+        the memories. Registers are written, and read back, in any case.
         """
         hello = self.client.hello
         assert hello is not None
@@ -71,9 +84,11 @@ class LinkTransport:
         addresses, data = image.writes()
         of_memory = addresses >> SPACE_SHIFT != Space.REGISTER
         tag = image.tag
-        fresh = self._read_tag() != tag
+        self.damage = self.difference(image) if self._read_tag() == tag else None
+        fresh = self._read_tag() != tag or self.damage is not None
         if fresh:
             self._write(addresses[of_memory], data[of_memory], self._progress)
+            self._insist(self.difference(image))
             words = np.frombuffer(tag, "<u4").astype(np.uint32)
             self._write(
                 np.array([link_address(LinkWord.TAG + i) for i in range(TAG_WORDS)], np.uint32),
@@ -81,8 +96,45 @@ class LinkTransport:
             )
             if self._read_tag() != tag:
                 raise ToolError("the board does not keep the tag of its image: reset it")
-        self.write(addresses[~of_memory], data[~of_memory])
+        addresses, data = addresses[~of_memory], data[~of_memory]
+        self.write(addresses, data)
+        kept = addresses != address(Space.REGISTER, Register.RESTART)
+        self._insist(self._differing(image, addresses[kept], data[kept]))
         return fresh
+
+    @staticmethod
+    def _insist(difference: str | None) -> None:
+        if difference:
+            raise ToolError(
+                f"{difference}, just after it was loaded: load again; if that does not help, its "
+                "memories or its clock are at fault"
+            )
+
+    def difference(self, image: Image) -> str | None:
+        """Where the board's memories do not hold the image, in words; None when they do.
+
+        The board reads its memories and answers with digests; where one is wrong, the words are
+        read.
+        """
+        return self._differing(image, *image.contents())
+
+    def _differing(self, image: Image, addresses: Words, data: Words) -> str | None:
+        at = 0
+        for payload, count in check_runs(addresses, self.client.room, CHECKED):
+            where, right = addresses[at : at + count], data[at : at + count]
+            reply = self.client.request(Request.CHECK, payload)
+            if int.from_bytes(reply, "little") != digest(where, right):
+                found = self.read(where)
+                wrong = np.flatnonzero(found != right)
+                if not len(wrong):
+                    return f"the board reads {_place(image, int(where[0]))} differently each time"
+                i = wrong[0]
+                return (
+                    f"the board holds {found[i]:#x} in {_place(image, int(where[i]))} "
+                    f"instead of {right[i]:#x}"
+                )
+            at += count
+        return None
 
     def _read_tag(self) -> bytes:
         return self.client.request(
@@ -160,6 +212,17 @@ class LinkTransport:
         self.client.close()
 
 
+def _place(image: Image, where: int) -> str:
+    """An address of a memory, for people."""
+    space = Space(where >> SPACE_SHIFT)
+    if space == Space.REGISTER:
+        return f"register {where}"
+    row = (where & (1 << COPY_SHIFT) - 1) >> word_index_bits(image.config, space)
+    lane = where >> LANE_SHIFT & (1 << SPACE_SHIFT - LANE_SHIFT) - 1
+    of_lane = f" of lane {lane}" if image.memories[space].ndim == 3 else ""
+    return f"{space.name}{of_lane}, row {row}"
+
+
 class BoardAccelerator(Accelerator):
     """An image on a board. `loaded` says whether its memories had to be written."""
 
@@ -180,6 +243,7 @@ class BoardAccelerator(Accelerator):
             frames=self._transport.frames,
             retries=client.traffic.retries,
             resets=client.traffic.sessions - 1,
+            damage=self._transport.damage,
         )
 
 
