@@ -30,10 +30,10 @@ $(VENV)/stamp-%: pyproject.toml
 $(VENV)/stamp-import $(VENV)/stamp-train: EXTRA = $(TORCH)
 
 PLAY_STAMPS := $(VENV)/stamp-play,hw,sim,fpga
-TEST_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-test
+TEST_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-asic $(VENV)/stamp-test
 BOARD_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-boards
 
-setup: $(PLAY_STAMPS) $(VENV)/stamp-test ## Make the virtual environment for playing and testing
+setup: $(TEST_STAMPS) ## Make the virtual environment for playing and testing
 
 play: $(PLAY_STAMPS) ## Play an episode on the co-simulated accelerator (GAME=breakout LANES=16)
 	$(RUN)/python sw/run_agent.py --game $(GAME) --lanes $(LANES) $(PLAY)

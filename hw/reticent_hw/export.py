@@ -104,15 +104,20 @@ def _convert(elaboratable: Elaboratable, name: str, platform: VerilogPlatform, *
     )
 
 
-def component_verilog(component: Elaboratable, name: str, **ports) -> str:
-    """A component with all modules that it needs, in one Verilog text. For benches of one block."""
-    platform = VerilogPlatform()
+def component_verilog(
+    component: Elaboratable, name: str, platform: VerilogPlatform | None = None, **ports
+) -> str:
+    """A component with all modules that it needs, in one Verilog text.
+
+    `platform` decides what memories become (`VerilogPlatform`).
+    """
+    platform = platform or VerilogPlatform()
     text = _convert(component, name, platform, **ports)
     memories = Path(__file__).with_name("memories.v").read_text()
     return "\n".join([text, *platform.modules.values(), memories])
 
 
-def core_verilog(core: Core) -> str:
+def core_verilog(core: Core, platform: VerilogPlatform | None = None) -> str:
     """The whole core in one Verilog text. Reproducible, free of paths."""
     m = Module()
     m.domains.sync = sync = ClockDomain()
@@ -123,7 +128,7 @@ def core_verilog(core: Core) -> str:
     m.d.entry += sync.rst.eq(rst)
     m.submodules.core = core
     ports = [Value.cast(value) for _, _, value in core.signature.flatten(core)]
-    return component_verilog(m, TOP, ports=[sync.clk, rst, *ports])
+    return component_verilog(m, TOP, platform, ports=[sync.clk, rst, *ports])
 
 
 def sidecar(core: Core) -> dict:

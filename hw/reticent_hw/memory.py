@@ -9,7 +9,10 @@ from reticent.layout import Space
 
 from .interfaces import LoadSignature, at_least_two, row_layout
 
-__all__ = ["LoadedMemory"]
+__all__ = ["LOADED", "LoadedMemory"]
+
+# Marks memories that nobody reads while rows are written: one port may serve both.
+LOADED = "reticent_loaded"
 
 
 class LoadedMemory(wiring.Component):
@@ -28,7 +31,10 @@ class LoadedMemory(wiring.Component):
     def __init__(self, config: BuildConfig, space: Space, depth: int, *, of_lane: bool = False):
         self._space, self._of_lane = space, of_lane
         self._memory = memory.Memory(
-            shape=row_layout(config, space), depth=at_least_two(depth), init=[]
+            shape=row_layout(config, space),
+            depth=at_least_two(depth),
+            init=[],
+            attrs={LOADED: 1},
         )
         members = {"load": In(LoadSignature(config))}
         if of_lane:

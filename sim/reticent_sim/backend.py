@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,14 @@ ERRORS = {-1: "the core did not answer", -2: "the result packet is too long"}
 
 
 class SimTransport:
-    """The core in a shared library: one C call for a frame."""
+    """The core in a shared library: one C call for a frame.
 
-    def __init__(self, config: BuildConfig) -> None:
-        path = library(config)
+    `model` is another library than that of the build's core (`silicon`), and `seed` decides what
+    it holds at power-up.
+    """
+
+    def __init__(self, config: BuildConfig, model: Path | None = None, seed: int = 0) -> None:
+        path = model or library(config)
         try:
             lib = ctypes.CDLL(str(path))
         except OSError as error:
@@ -35,6 +40,7 @@ class SimTransport:
                 f"co-simulation: {path} cannot be loaded ({error}): delete it, it is built anew"
             ) from None
         lib.reticent_create.restype = ctypes.c_void_p
+        lib.reticent_create.argtypes = [ctypes.c_uint32]
         lib.reticent_cycles.restype = ctypes.c_uint64
         lib.reticent_cycles.argtypes = [ctypes.c_void_p]
         lib.reticent_destroy.argtypes = [ctypes.c_void_p]
@@ -43,7 +49,7 @@ class SimTransport:
         lib.reticent_read.argtypes = [pointer, pointer, pointer, size, size]
         lib.reticent_frame.argtypes = [pointer, pointer, size, size, pointer, size, size]
         self._lib = lib
-        self._device: int | None = lib.reticent_create()
+        self._device: int | None = lib.reticent_create(seed)
 
     @property
     def cycles(self) -> int:

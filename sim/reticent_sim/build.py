@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from reticent.config import BuildConfig
@@ -118,11 +118,19 @@ def library(config: BuildConfig) -> Path:
     )
 
 
-def model(name: str, what: str, top: str, harness: Path, verilog: Callable[[], str]) -> Path:
+def model(
+    name: str,
+    what: str,
+    top: str,
+    harness: Path,
+    verilog: Callable[[], str],
+    options: Sequence[str] = (),
+) -> Path:
     """The shared library of a Verilated design, built when it is not there yet.
 
     `name` must change with everything that decides the library; `what` is for people; `verilog`
-    gives the text of the module `top`, which `harness` includes as `V<top>.h`.
+    gives the text of the module `top`, which `harness` includes as `V<top>.h`; `options` are more
+    ones of Verilator.
     """
     folder = build_folder() / "models" / name
     made = folder / f"lib{top}.so"
@@ -130,11 +138,13 @@ def model(name: str, what: str, top: str, harness: Path, verilog: Callable[[], s
         with alone(folder.parent):
             if not made.exists():  # else another process has built it while this one waited
                 print(f"building {what}, once; about a minute", file=sys.stderr, flush=True)
-                _build(folder, top, harness, verilog(), made.name)
+                _build(folder, top, harness, verilog(), made.name, options)
     return made
 
 
-def _build(folder: Path, top: str, harness: Path, verilog: str, name: str) -> None:
+def _build(
+    folder: Path, top: str, harness: Path, verilog: str, name: str, options: Sequence[str]
+) -> None:
     """Make `folder` with the library `name`."""
     with scratch_folder(folder) as scratch:
         source = scratch / f"{top}.v"
@@ -142,7 +152,8 @@ def _build(folder: Path, top: str, harness: Path, verilog: str, name: str) -> No
         _run(
             ["verilator", "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast",
              "--no-assert", *WARNINGS, "--top-module", top,
-             "--Mdir", str(scratch / "obj"), "-CFLAGS", "-fPIC -march=native", str(source)],
+             "--Mdir", str(scratch / "obj"), "-CFLAGS", "-fPIC -march=native", *options,
+             str(source)],
             scratch,
         )  # fmt: skip
         _run(["make", "-C", "obj", "-f", f"V{top}.mk", "-j2", "OPT_FAST=-O2",

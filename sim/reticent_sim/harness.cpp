@@ -23,7 +23,12 @@ struct Device {
   uint64_t cycles = 0;
   std::vector<uint8_t> previous;  // the last frame, empty when a full one must be sent
 
-  Device() : top(new Vreticent_core(&context)) {
+  explicit Device(uint32_t seed) {
+    if (seed) {
+      context.randReset(2);
+      context.randSeed(static_cast<int>(seed));
+    }
+    top.reset(new Vreticent_core(&context));
     Device* d = this;
     top->clk = 0;
     top->rst = 1;
@@ -59,7 +64,9 @@ struct Device {
 
 extern "C" {
 
-Device* reticent_create() { return new Device; }
+// With a seed, registers and memories hold random contents at power-up where the model says that
+// nothing is known of them (`--x-initial unique`).
+Device* reticent_create(uint32_t seed) { return new Device(seed); }
 
 void reticent_destroy(Device* d) {
   d->top->final();

@@ -1,0 +1,1 @@
+"""The core as silicon: process kits, memory macros, synthesis, timing and power."""

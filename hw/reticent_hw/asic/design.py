@@ -1,0 +1,40 @@
+"""The Verilog of a chip: the core, or core and link, without a single initial value."""
+
+from __future__ import annotations
+
+import re
+
+from reticent.config import BuildConfig
+from reticent_hw.core import Core
+from reticent_hw.export import component_verilog, core_verilog
+from reticent_hw.link.system import System
+
+from .macros import MacroLibrary
+from .memories import AsicPlatform
+
+__all__ = ["CHIP", "chip_verilog", "core_of_chip_verilog", "without_initial_values"]
+
+CHIP = "reticent_chip"
+BAUD = 3_000_000
+
+# How Amaranth's back end writes the initial value of a register.
+INITIAL = re.compile(r"^(\s*reg\b[^=;]*?) = [^;]*;$", re.MULTILINE)
+
+
+def without_initial_values(verilog: str) -> str:
+    """Verilog of Amaranth's back end in which registers hold nothing until they are reset."""
+    text = INITIAL.sub(r"\1;", verilog)
+    if re.search(r"^\s*initial\b", text, re.MULTILINE):
+        raise ValueError("a memory is left whose rows have initial values")
+    return text
+
+
+def chip_verilog(config: BuildConfig, library: MacroLibrary, *, clock_hz: int) -> str:
+    """Core, link and serial port: the module `CHIP`. Macros are only instances."""
+    system = System(config, name="asic", clock=clock_hz, baud=BAUD)
+    return without_initial_values(component_verilog(system, CHIP, platform=AsicPlatform(library)))
+
+
+def core_of_chip_verilog(config: BuildConfig, library: MacroLibrary) -> str:
+    """The core alone: the module `reticent_hw.export.TOP`."""
+    return without_initial_values(core_verilog(Core(config), platform=AsicPlatform(library)))
