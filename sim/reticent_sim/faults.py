@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TimeRemainingColumn
 
 from reticent.compiler import compile_network
 from reticent.config import BuildConfig
@@ -17,6 +17,7 @@ from reticent.errors import ToolError
 from reticent.golden import Golden
 from reticent.link.client import ChannelLost, Client
 from reticent.link.transport import BoardAccelerator, LinkTransport
+from reticent.progress import progress_line
 from reticent.random_networks import Limits, random_frames, random_network
 
 from .board import SimBoard
@@ -261,11 +262,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--faults", type=int, default=10_000, metavar="N", help="(10000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
     chosen = parser.parse_args(arguments)
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"))
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
+    count = "{task.completed:,.0f} of {task.total:,.0f}"
+    with progress_line(count, TimeRemainingColumn()) as bar:
         outcome = torture(chosen.faults, seed=chosen.seed, progress=bar)
-    console.print(outcome.text(), highlight=False)
+    Console().print(outcome.text(), highlight=False)
     return 1 if outcome.wrong else 0

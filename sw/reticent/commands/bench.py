@@ -15,8 +15,8 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..layout import LOST_CAUSES
+from ..progress import progress_line
 from .options import check_can_write
-from .progress import progress_line
 
 EXAMPLES = """\
 examples:

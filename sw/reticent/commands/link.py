@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from ..errors import UserError
+from ..progress import progress_line
 
 RATES = (1_000_000, 3_000_000)
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--baud {min(arguments.baud)}: give bits a second")
     board, preset = find_preset(arguments.board)
     games = [game_name(game) for game in arguments.games or GAMES]
-    console, errors = Console(width=100), Console(stderr=True)
+    console = Console(width=100)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("game")
     for heading in ("raw", "sent", "received", "core ms"):
@@ -62,22 +62,21 @@ def run(arguments: argparse.Namespace) -> int:
     for baud in arguments.baud:
         table.add_column(f"ms at {baud / 1e6:g}M", justify="right")
         table.add_column("a second", justify="right")
-    for game in track(
-        games, "games", console=errors, transient=True, disable=not errors.is_terminal
-    ):
-        found = measure(
-            game,
-            board,
-            preset,
-            steps=arguments.steps,
-            seed=arguments.seed,
-            folder=Path("build/traces"),
-        )
-        row = [f"{found.raw:,}", f"{found.sent:,.0f}", f"{found.received:,.0f}"]
-        row.append(f"{1e3 * found.compute_seconds:.3f}")
-        for baud in arguments.baud:
-            row += [f"{1e3 * found.link_seconds(baud):.2f}", f"{found.decisions(baud):,.0f}"]
-        table.add_row(game, *row)
+    with progress_line() as progress:
+        for game in progress.track(games, description="games"):
+            found = measure(
+                game,
+                board,
+                preset,
+                steps=arguments.steps,
+                seed=arguments.seed,
+                folder=Path("build/traces"),
+            )
+            row = [f"{found.raw:,}", f"{found.sent:,.0f}", f"{found.received:,.0f}"]
+            row.append(f"{1e3 * found.compute_seconds:.3f}")
+            for baud in arguments.baud:
+                row += [f"{1e3 * found.link_seconds(baud):.2f}", f"{found.decisions(baud):,.0f}"]
+            table.add_row(game, *row)
     console.print(
         f"{board.name}, {preset.config.lanes} lanes at {board.clock_hz / 1e6:g} MHz; bytes"
     )

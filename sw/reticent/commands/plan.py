@@ -15,9 +15,9 @@ from rich.table import Table
 
 from ..boards import BOARDS, Board, find_board
 from ..errors import UserError
+from ..progress import progress_line
 from ..quantise import DEFAULT_THRESHOLD
 from .options import add_threshold_option, check_can_write, chosen_agent
-from .progress import progress_line
 
 if TYPE_CHECKING:
     from ..plan import Candidate, Choice

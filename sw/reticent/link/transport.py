@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import TimeRemainingColumn
 
 from ..accelerator import Accelerator
 from ..backend import FrameTraffic, LinkUse
@@ -25,6 +23,7 @@ from ..layout import (
     address,
     word_index_bits,
 )
+from ..progress import progress_line
 from .client import Client
 from .pixels import encode_frame, split_frame
 from .protocol import (
@@ -250,13 +249,7 @@ class BoardAccelerator(Accelerator):
 @contextlib.contextmanager
 def load_progress() -> Iterator[Progress]:
     """What to tell a `LinkTransport`, so that a load shows a bar on a terminal."""
-    columns = (
-        TextColumn("loading the image"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} words"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("load", total=None, visible=False)
+    words = "{task.completed:,.0f} of {task.total:,.0f} words"
+    with progress_line(words, TimeRemainingColumn()) as bar:
+        task = bar.add_task("loading the image", total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

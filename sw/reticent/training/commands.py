@@ -317,18 +317,11 @@ class _Line:
     SELDOM = 600.0
 
     def __init__(self, frames: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import TimeRemainingColumn
 
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(20),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        from ..progress import progress_line
+
+        self._progress = progress_line(TimeRemainingColumn(), "{task.fields[text]}")
         self._frames = frames
         self._task = self._progress.add_task("", total=frames, text="")
         self._name = ""
@@ -354,7 +347,7 @@ class _Line:
             self._name = name
             self._progress.reset(self._task, total=self._frames)
         self._progress.update(self._task, description=name, completed=status.frames, text=text)
-        if not self._console.is_terminal and monotonic() - self._written > self.SELDOM:
+        if self._progress.disable and monotonic() - self._written > self.SELDOM:
             self._written = monotonic()
             print(f"{name}: {text}", flush=True)
 
