@@ -152,6 +152,12 @@ class Axis:
         """Taps of all groups."""
         return len(self.back)
 
+    def meets(self, coordinate: int) -> list[tuple[int, int]]:
+        """(tap, folded output position) of what an event at a folded coordinate meets."""
+        begin = self.groups[self.group[coordinate]].start + int(self.first[coordinate])
+        taps = range(begin, begin + int(self.count[coordinate]))
+        return [(tap, int(self.origin[coordinate] - self.back[tap])) for tap in taps]
+
     def rows(self, step: int, width: int) -> dict[str, Ints]:
         """ROW or COLUMN entries: what an event at each coordinate reaches.
 

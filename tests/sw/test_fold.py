@@ -56,15 +56,6 @@ def test_random_axes_have_every_peculiarity():
             assert any(a[-2:] == (before, after) for a in AXES)
 
 
-def meets(axis, coordinate):
-    """(tap, folded output position) of what an event at a folded coordinate meets."""
-    group = axis.groups[axis.group[coordinate]]
-    for j in range(axis.count[coordinate]):
-        tap = group.start + axis.first[coordinate] + j
-        assert tap < group.stop
-        yield tap, axis.origin[coordinate] - axis.back[tap]
-
-
 @pytest.mark.parametrize("parameters", AXES, ids=str)
 def test_axis_by_definition(parameters):
     """Class p of folded input Y and class q of folded output O meet by the kernel index that the
@@ -82,7 +73,9 @@ def test_axis_by_definition(parameters):
                 if y < size and 0 <= index < kernel:
                     expected[p, o] = index
         reached = []
-        for tap, position in meets(axis, coordinate):
+        members = axis.groups[axis.group[coordinate]]
+        for tap, position in axis.meets(coordinate):
+            assert members.start <= tap < members.stop
             assert 0 <= position < axis.out
             reached.append(position)
             for p in range(before):
@@ -114,7 +107,7 @@ def test_rows_of_the_tables(parameters):
         taps = range(begin + row["first"], begin + row["first"] + row["count"])
         assert row["first"] + row["count"] <= row["taps"]
         places = [(row["base"] - axis.back[tap] * step) / step for tap in taps]
-        expected = list(meets(axis, coordinate))
+        expected = axis.meets(coordinate)
         assert list(zip(taps, places, strict=True)) == expected
         if expected:
             assert row["start"] == min(position for _, position in expected)
@@ -160,8 +153,8 @@ def test_folded_layers_compute_the_same(seed, fold):
             events = fold_map(golden.delta[i].reshape(layer.in_shape), folds[i])
             change = np.zeros((len(weights), y.out, x.out), np.int64)
             for channel, row, column in np.argwhere(events):
-                for ty, oy in meets(y, row):
-                    for tx, ox in meets(x, column):
+                for ty, oy in y.meets(row):
+                    for tx, ox in x.meets(column):
                         taps = weights[:, channel, ty, tx]
                         change[:, oy, ox] += taps * events[channel, row, column]
             expected = golden.acc[i] - before[i]
@@ -192,7 +185,7 @@ def test_folded_weights_by_hand():
     assert weights.shape == (2, 1, 1, x.taps)
     found = {}
     for pixel in range(5):
-        for tap, position in meets(x, pixel):
+        for tap, position in x.meets(pixel):
             for q in range(2):
                 if weights[q, 0, 0, tap]:
                     found[pixel, 2 * position + q] = int(weights[q, 0, 0, tap])

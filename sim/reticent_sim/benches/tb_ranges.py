@@ -62,8 +62,8 @@ class Layer:
         """Taps that the event meets, and their output positions."""
         return {
             (ty, tx): (oy, ox)
-            for ty, oy in meets(self.y, event.y)
-            for tx, ox in meets(self.x, event.x)
+            for ty, oy in self.y.meets(event.y)
+            for tx, ox in self.x.meets(event.x)
         }
 
     def taps(self, event: Event) -> dict[int, int]:
@@ -84,18 +84,11 @@ class Layer:
     def cycles(self, event: Event) -> int:
         """What an event costs: a cycle for each pair of rows of taps, or for each row where a
         column of its group is off the map."""
-        rows, columns = len(list(meets(self.y, event.y))), len(list(meets(self.x, event.x)))
+        rows, columns = len(self.y.meets(event.y)), len(self.x.meets(event.x))
         if not rows or not columns:
             return 0
         group = self.x.groups[self.x.group[event.x]]
         return (rows + 1) // 2 if columns == group.stop - group.start else rows
-
-
-def meets(axis: Axis, coordinate: int) -> Iterator[tuple[int, int]]:
-    """(tap, output position) of what a coordinate meets."""
-    for j in range(axis.count[coordinate]):
-        tap = axis.groups[axis.group[coordinate]].start + int(axis.first[coordinate]) + j
-        yield tap, int(axis.origin[coordinate] - axis.back[tap])
 
 
 async def layers(bench: Bench) -> Iterator[Layer]:
