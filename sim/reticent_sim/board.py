@@ -22,6 +22,7 @@ CALM_BITS = 24  # a board whose pins have not moved for so many bits says nothin
 def board_library(config: BuildConfig, *, name: str, clock: int, baud: int, patience: int) -> Path:
     """The shared library of a Verilated board, built when it is not there yet (a minute)."""
     from reticent_hw.export import component_verilog
+    from reticent_hw.link.link import Link
     from reticent_hw.link.system import System
 
     digest = sources_digest(HARNESS, *link_sources())
@@ -32,7 +33,7 @@ def board_library(config: BuildConfig, *, name: str, clock: int, baud: int, pati
         TOP,
         HARNESS,
         lambda: component_verilog(
-            System(config, name=name, clock=clock, baud=baud, patience=patience), TOP
+            System(Link(config, name=name, clock=clock, baud=baud, patience=patience)), TOP
         ),
     )
 

@@ -7,6 +7,7 @@ import re
 from reticent.config import BuildConfig
 from reticent_hw.core import Core
 from reticent_hw.export import component_verilog, core_verilog
+from reticent_hw.link.link import Link
 from reticent_hw.link.system import System
 
 from .macros import MacroLibrary
@@ -31,7 +32,7 @@ def without_initial_values(verilog: str) -> str:
 
 def chip_verilog(config: BuildConfig, library: MacroLibrary, *, clock_hz: int) -> str:
     """Core, link and serial port: the module `CHIP`. Macros are only instances."""
-    system = System(config, name="asic", clock=clock_hz, baud=BAUD)
+    system = System(Link(config, name="asic", clock=clock_hz, baud=BAUD))
     return without_initial_values(component_verilog(system, CHIP, platform=AsicPlatform(library)))
 
 

@@ -4,6 +4,7 @@ from amaranth import *
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
+from ..link.link import Link
 from ..link.system import System
 from .catalog import Target
 from .clocks import Ecp5Pll, Series7Pll
@@ -14,7 +15,7 @@ __all__ = ["BoardTop", "system"]
 def system(target: Target) -> System:
     """What runs on a board, without its pins."""
     board, preset = target.board, target.preset
-    return System(
+    link = Link(
         preset.config,
         name=board.name,
         clock=board.clock_hz,
@@ -22,6 +23,7 @@ def system(target: Target) -> System:
         request_bytes=preset.request_bytes,
         reply_bytes=preset.reply_bytes,
     )
+    return System(link)
 
 
 class BoardTop(Elaboratable):

@@ -73,6 +73,7 @@ class Link(wiring.Component):
         reply_bytes: int = 512,
         patience: int = PATIENCE,
     ):
+        self.config, self.clock, self.baud = config, clock, baud
         self._sizes = request_bytes, reply_bytes
         self._patience = patience
         self._constants = {

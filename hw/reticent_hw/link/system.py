@@ -4,10 +4,8 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from reticent.config import BuildConfig
-
 from ..core import Core
-from .link import PATIENCE, Link
+from .link import Link
 from .uart import UartReceiver, UartTransmitter
 
 __all__ = ["System"]
@@ -18,9 +16,8 @@ class System(wiring.Component):
 
     Parameters
     ----------
-    config, name, request_bytes, reply_bytes, patience : see `Link`
-    clock : Hz of the `sync` domain
-    baud : bit/s of the serial port
+    link : what the board says and how it listens; its clock and baud are those of the `sync` domain
+        and the serial port, its build that of the core
 
     Members
     -------
@@ -28,37 +25,19 @@ class System(wiring.Component):
     session, busy : for lights; see `Link`
     """
 
-    def __init__(
-        self,
-        config: BuildConfig,
-        *,
-        name: str,
-        clock: int,
-        baud: int,
-        request_bytes: int = 1024,
-        reply_bytes: int = 512,
-        patience: int = PATIENCE,
-    ):
-        self._uart = clock, baud
-        self.core = Core(config)
-        self.link = Link(
-            config,
-            name=name,
-            clock=clock,
-            baud=baud,
-            request_bytes=request_bytes,
-            reply_bytes=reply_bytes,
-            patience=patience,
-        )
+    def __init__(self, link: Link):
+        self.link = link
+        self.core = Core(link.config)
         super().__init__(
             {"rx": In(1, init=1), "tx": Out(1, init=1), "session": Out(1), "busy": Out(1)}
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver = receiver = UartReceiver(*self._uart)
-        m.submodules.transmitter = transmitter = UartTransmitter(*self._uart)
         m.submodules.link = link = self.link
+        uart = link.clock, link.baud
+        m.submodules.receiver = receiver = UartReceiver(*uart)
+        m.submodules.transmitter = transmitter = UartTransmitter(*uart)
 
         # The link can reset the core: a domain of the same clock with a reset of its own.
         m.domains.core = domain = ClockDomain(local=True)
