@@ -22,7 +22,7 @@ from reticent_hw.boards.catalog import target
 from reticent_hw.boards.clocks import Ecp5Pll, Series7Pll
 from reticent_hw.boards.fit import fit
 from reticent_hw.boards.memories import ShapedMemories, memories_of
-from reticent_hw.boards.report import cell_counts, ecp5_report, series7_cells
+from reticent_hw.boards.report import cell_counts, ecp5_report, series7_cells, series7_clocks
 from reticent_hw.boards.shapes import Cut, Device, MemoryShape, plan
 
 ECP5 = find_board("ulx3s").device
@@ -271,6 +271,40 @@ def test_counts_of_yosys():
         "block memories": (11, 100),
         "multipliers": (4, 90),
     }
+
+
+VIVADO_SUMMARY = """
+| Design Timing Summary
+| ---------------------
+
+    WNS(ns)      TNS(ns)  TNS Failing Endpoints  TNS Total Endpoints      WHS(ns)
+    -------      -------  ---------------------  -------------------      -------
+     {slack}        0.000                      0                 9000        0.050
+
+"""
+
+
+def test_clocks_of_the_7_series_tools(tmp_path):
+    """Both formats are typed from what the tools print; no tool, no claim."""
+    assert series7_clocks(tmp_path, 80.0) == {}
+    (tmp_path / "build.log").write_text(
+        "Info: Max frequency for clock 'clk': 70.00 MHz (FAIL at 80.00 MHz)\n"
+        "Info: routing\n"
+        "Info: Max frequency for clock                'clk': 81.50 MHz (PASS at 80.00 MHz)\n"
+    )
+    assert series7_clocks(tmp_path, 80.0) == {"clk": (81.5, 80.0)}
+    for slack, achieved in (("0.500", 83.33), ("-2.500", 66.67)):
+        (tmp_path / "reticent_timing.rpt").write_text(VIVADO_SUMMARY.format(slack=slack))
+        assert series7_clocks(tmp_path, 80.0) == {"core": (achieved, 80.0)}
+    (tmp_path / "reticent_timing.rpt").write_text("There are no user specified constraints.")
+    assert series7_clocks(tmp_path, 80.0) == {}
+
+
+def test_a_bitstream_without_a_word_about_timing_is_no_success(tools, tmp_path, capsys):
+    for name in XRAY.tools:
+        tools(name, "touch reticent.bit" if name == "xc7frames2bit" else "exit 0")
+    assert cli.main(["bitstream", "arty", "-o", str(tmp_path / "out")]) == 1
+    assert "Xray says nothing about its timing" in capsys.readouterr().err
 
 
 def test_report_of_nextpnr(tmp_path):

@@ -16,7 +16,7 @@ from reticent.errors import ToolError, UserError
 
 from .catalog import Target
 from .fit import check_fit, memories_of_target
-from .report import BuildReport, cell_counts, ecp5_report, series7_cells
+from .report import BuildReport, cell_counts, ecp5_report, series7_cells, series7_clocks
 from .top import BoardTop
 
 __all__ = [
@@ -109,7 +109,7 @@ def chosen_toolchain(target: Target, wanted: str | None) -> Toolchain | None:
     )
 
 
-def _prepared(target: Target, chain: str, folder: Path, **options: str) -> None:
+def _prepared(target: Target, chain: str, folder: Path, **options: object) -> None:
     """Write sources, constraints and scripts for a toolchain into `folder`."""
     # The pinned Yosys writes the Verilog, whatever else is on PATH.
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
@@ -124,7 +124,7 @@ def bitstream(
 ) -> BuildReport:
     """Build; returns the report, which also lies in `folder` with the bitstream.
 
-    Raises ToolError when a tool fails, or when the clock is not reached.
+    Raises ToolError when a tool fails. Whether the clock was reached is in the report.
     """
     check_fit(target)
     board = target.board
@@ -152,7 +152,8 @@ def bitstream(
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     if chain is not TRELLIS:
-        report = BuildReport(device=board.device.name, used={}, clocks={}, critical=[], **facts)
+        clocks = series7_clocks(folder, board.clock_hz / 1e6)
+        report = BuildReport(device=board.device.name, used={}, clocks=clocks, critical=[], **facts)
     else:
         report = ecp5_report(folder, board.device, **facts)
     (folder / "build.json").write_text(report.to_json())
@@ -169,7 +170,7 @@ STEPS = (
 
 def _run_steps(folder: Path, environment: dict[str, str], say: Say) -> dict[str, float]:
     """Run the build script, say what it is at; seconds of each step that leaves a file."""
-    for _, name in STEPS:
+    for name in (*(made for _, made in STEPS), f"{NAME}_timing.rpt"):
         (folder / name).unlink(missing_ok=True)
     with (folder / "build.log").open("w") as log:
         process = subprocess.Popen(
@@ -217,14 +218,23 @@ def synthesise_only(target: Target, folder: Path, say: Say) -> dict[str, tuple[i
         raise UserError("yosys is missing: pip install 'reticent[boards]'")
     for chain in toolchains(target):
         say(f"writing the bundle for {chain.name}")
-        _prepared(target, chain.name, folder / chain.name.lower())
+        # Nothing in it speaks of the computer that made it.
+        _prepared(target, chain.name, folder / chain.name.lower(), emit_src=False)
+    config = target.preset.config
     (folder / "README.txt").write_text(
-        f"Everything that a bitstream for {board.title} needs, made by reticent "
-        f"{importlib.metadata.version('reticent')}.\n\n"
+        f"Everything that a bitstream for {board.title} ({board.device.name}) needs, made by "
+        f"reticent\n{importlib.metadata.version('reticent')}: build {config.hash:08x}, "
+        f"{config.lanes} lanes at {board.clock_hz / 1e6:g} MHz, serial port at "
+        f"{target.preset.baud:,} baud.\n\n"
         f"With Vivado:           cd vivado && sh build_{NAME}.sh\n"
         f"With the open tools:   cd xray && sh build_{NAME}.sh\n\n"
-        f"Either leaves {NAME}.bit beside the script. The open tools look for their databases in\n"
-        "$CHIPDB_DIR and $DB_DIR.\n"
+        f"Either leaves {NAME}.bit beside the script. Vivado must be on PATH. The open tools are "
+        "yosys,\nnextpnr-xilinx, and fasm2frames and xc7frames2bit of Project X-Ray, on PATH, with "
+        "their databases\nin $CHIPDB_DIR and $DB_DIR (the script names their usual places).\n\n"
+        "Use the bitstream only when the timing is met: Vivado's slack (WNS) is in "
+        f"vivado/{NAME}_timing.rpt,\nnextpnr-xilinx prints PASS or FAIL behind each clock.\n\n"
+        f"Load it:               openFPGALoader -b {target.loader} vivado/{NAME}.bit\n"
+        "Play, with reticent:   python sw/run_agent.py --backend fpga\n"
     )
     say("synthesis")
     script = (

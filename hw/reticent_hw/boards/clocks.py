@@ -18,7 +18,9 @@ class Ecp5Pll(Elaboratable):
     PHASE = 3.125e6  # Hz at the phase detector, at least
 
     def __init__(self, frequency_in: float, frequency_out: float):
-        self.clk_in, self.clk_out, self.locked = Signal(), Signal(), Signal()
+        self.clk_in, self.clk_out, self.locked = (
+            Signal(name=name) for name in ("clk_in", "clk_out", "locked")
+        )
         self._ratio = self.ratio(frequency_in, frequency_out)
 
     @classmethod
@@ -73,7 +75,9 @@ class Series7Pll(Elaboratable):
     PHASE = 19e6
 
     def __init__(self, frequency_in: float, frequency_out: float):
-        self.clk_in, self.clk_out, self.locked = Signal(), Signal(), Signal()
+        self.clk_in, self.clk_out, self.locked = (
+            Signal(name=name) for name in ("clk_in", "clk_out", "locked")
+        )
         self._frequency_in = frequency_in
         self._ratio = self.ratio(frequency_in, frequency_out)
 
@@ -92,7 +96,7 @@ class Series7Pll(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         divide_in, multiply, divide_out = self._ratio
-        feedback, unbuffered = Signal(), Signal()
+        feedback, unbuffered = Signal(name="feedback"), Signal(name="unbuffered")
         m.submodules.pll = Instance(
             "PLLE2_BASE",
             p_CLKIN1_PERIOD=1e9 / self._frequency_in,

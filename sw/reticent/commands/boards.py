@@ -170,6 +170,11 @@ def run_bitstream(arguments: argparse.Namespace) -> int:
         return BUNDLE_ONLY
     console.print(report.text(), highlight=False)
     console.print(f"\n{folder / 'reticent.bit'}", highlight=False)
+    if not report.clocks:
+        raise ToolError(
+            f"{chosen.board.name}: {chain.name} says nothing about its timing in {folder}: read "
+            "its reports before you use the bitstream"
+        )
     if not report.met:
         raise ToolError(
             f"{chosen.board.name}: the clock was not reached: try another --seed, or a slower clock"
