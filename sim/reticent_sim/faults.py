@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
 from reticent.compiler import compile_network
-from reticent.config import BuildConfig
 from reticent.errors import ToolError
 from reticent.golden import Golden
 from reticent.link.client import ChannelLost, Client
@@ -22,29 +21,12 @@ from reticent.random_networks import Limits, random_frames, random_network
 
 from .board import SimBoard
 from .channel import SimChannel
+from .small import SMALL
 
 __all__ = ["KINDS", "FaultyChannel", "Outcome", "main", "torture"]
 
 KINDS = ("flip", "drop", "double", "reorder", "delay", "truncate", "noise", "unplug", "reset")
 
-# A small machine: what is tested is the link.
-CONFIG = BuildConfig(
-    lanes=2,
-    fifo_depth=8,
-    queue_depth=64,
-    stack=3,
-    frame_depth=256,
-    layers=4,
-    weight_depth=512,
-    pointer_depth=512,
-    state_depth_even=256,
-    state_depth_odd=256,
-    channel_depth=32,
-    map_depth=64,
-    map_rows=12,
-    map_columns=12,
-    relative_bits=8,
-)
 LIMITS = Limits(input_size=9, layers=3, channels=6, weights=200)
 PATIENCE = 20  # 2**20 cycles are far more than a frame of so small a network takes
 EPISODE = 25  # frames
@@ -190,10 +172,10 @@ def torture(
     """Play frames on a simulated board until so many faults were injected."""
     rng = np.random.default_rng(seed)
     network = random_network(0, LIMITS)
-    image = compile_network(network, CONFIG)
+    image = compile_network(network, SMALL)
     golden = Golden(network)
     outcome = Outcome()
-    board = SimBoard(CONFIG, name="tortured", patience=PATIENCE)
+    board = SimBoard(SMALL, name="tortured", patience=PATIENCE)
     channel = FaultyChannel(board, rng, rate=0.0)
     client = Client(channel, number=lambda: int(rng.integers(1 << 32)), sleep=lambda _: None)
     device = BoardAccelerator("fpga", LinkTransport(client), image)
@@ -248,8 +230,9 @@ def torture(
 
 
 def _kind(error: ToolError) -> str:
-    """An error without its particulars."""
-    return str(error).partition(": ")[2][:40] or str(error)[:40]
+    """An error without its particulars: what stands between the colons."""
+    parts = str(error).split(": ")
+    return parts[min(1, len(parts) - 1)]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,33 +2,25 @@
 
 import pytest
 
-from reticent.config import BuildConfig
 from reticent_sim.bench import run_bench
+from reticent_sim.small import SMALL
 
-SMALL = BuildConfig(
+BUILD = SMALL.replace(
     lanes=4,
-    fifo_depth=8,
     queue_depth=32,
     stack=4,
     frame_depth=512,
-    layers=4,
-    weight_depth=256,
-    pointer_depth=512,
     state_depth_even=64,
     state_depth_odd=32,
-    channel_depth=16,
-    map_depth=64,
-    map_rows=12,
     map_columns=10,
-    relative_bits=7,
 )
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(SMALL, id="default widths"),
-        pytest.param(SMALL.replace(accumulator_bits=32, multiplier_bits=9), id="other widths"),
+        pytest.param(BUILD, id="default widths"),
+        pytest.param(BUILD.replace(accumulator_bits=32, multiplier_bits=9), id="other widths"),
     ],
 )
 def test_requantiser(config, tmp_path):
@@ -38,8 +30,8 @@ def test_requantiser(config, tmp_path):
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(SMALL, id="12 rows"),
-        pytest.param(SMALL.replace(map_rows=7, map_columns=33), id="7 rows"),
+        pytest.param(BUILD, id="12 rows"),
+        pytest.param(BUILD.replace(map_rows=7, map_columns=33), id="7 rows"),
     ],
 )
 def test_touched_map(config, tmp_path):
@@ -51,26 +43,26 @@ STREAMS = [pytest.param(n, id=f"{n} streams") for n in (1, 2, 3)]
 
 @pytest.mark.parametrize("streams", STREAMS)
 def test_lane(streams, tmp_path):
-    config = SMALL.replace(lanes=6, streams=streams) if streams == 3 else SMALL
+    config = BUILD.replace(lanes=6, streams=streams) if streams == 3 else BUILD
     run_bench("lane", config.replace(streams=streams), tmp_path)
 
 
 def test_range_generator(tmp_path):
-    run_bench("ranges", SMALL.replace(weight_depth=2048, channel_depth=64), tmp_path)
+    run_bench("ranges", BUILD.replace(weight_depth=2048, channel_depth=64), tmp_path)
 
 
 @pytest.mark.parametrize(("lanes", "streams"), [(3, 1), (4, 2)])
 def test_neuron_scanner(lanes, streams, tmp_path):
-    config = SMALL.replace(lanes=lanes, streams=streams, state_depth_even=1024)
+    config = BUILD.replace(lanes=lanes, streams=streams, state_depth_even=1024)
     run_bench("scanner", config, tmp_path)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(SMALL, id="stack of 4"),
-        pytest.param(SMALL.replace(stack=1, queue_depth=16), id="single frames"),
-        pytest.param(SMALL.replace(streams=2), id="2 streams"),
+        pytest.param(BUILD, id="stack of 4"),
+        pytest.param(BUILD.replace(stack=1, queue_depth=16), id="single frames"),
+        pytest.param(BUILD.replace(streams=2), id="2 streams"),
     ],
 )
 def test_delta_encoder(config, tmp_path):
@@ -79,4 +71,4 @@ def test_delta_encoder(config, tmp_path):
 
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_host_port(lanes, tmp_path):
-    run_bench("host", SMALL.replace(lanes=lanes), tmp_path)
+    run_bench("host", BUILD.replace(lanes=lanes), tmp_path)

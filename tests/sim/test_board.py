@@ -26,7 +26,8 @@ from reticent.link.transport import BoardAccelerator, LinkTransport
 from reticent.random_networks import random_frames, random_network
 from reticent_sim.board import SimBoard
 from reticent_sim.channel import SimChannel
-from reticent_sim.faults import CONFIG, KINDS, LIMITS, PATIENCE, torture
+from reticent_sim.faults import KINDS, LIMITS, PATIENCE, torture
+from reticent_sim.small import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK = random_network(0, LIMITS)
@@ -35,12 +36,12 @@ FRAMES = random_frames(NETWORK, 0, 30)
 
 @pytest.fixture(scope="module")
 def image():
-    return compile_network(NETWORK, CONFIG)
+    return compile_network(NETWORK, SMALL)
 
 
 @pytest.fixture
 def board():
-    found = SimBoard(CONFIG, name="tortured", patience=PATIENCE)
+    found = SimBoard(SMALL, name="tortured", patience=PATIENCE)
     yield found
     found.close()
 
@@ -80,13 +81,13 @@ def test_an_image_is_loaded_once(board, image):
     assert (first.loaded, second.loaded) == (True, False)
     check(second, Golden(NETWORK), FRAMES[:5])
     other = random_network(3, LIMITS)
-    assert driver(board, compile_network(other, CONFIG)).loaded
+    assert driver(board, compile_network(other, SMALL)).loaded
 
 
 def corrupt(transport, image, space, rng):
     """Change a bit of a memory behind the driver's back; the board still claims the image."""
     addresses, data = image.contents()
-    row_words = 1 << word_index_bits(CONFIG, space)
+    row_words = 1 << word_index_bits(SMALL, space)
     at = int(rng.choice(np.flatnonzero(addresses >> SPACE_SHIFT == space)))
     row = slice(at - at % row_words, at - at % row_words + row_words)
     words = data[row].copy()
@@ -166,7 +167,7 @@ def test_a_reset_is_noticed_and_said(board, image):
 
 
 def test_image_for_another_build_is_refused(board):
-    image = compile_network(NETWORK, CONFIG.replace(queue_depth=65))
+    image = compile_network(NETWORK, SMALL.replace(queue_depth=65))
     with pytest.raises(UserError, match=r"the image is for build .* compile the image for this"):
         driver(board, image)
 
@@ -180,7 +181,7 @@ def test_a_result_that_does_not_fit_is_refused(board, image, monkeypatch):
 def test_another_baud_rate_is_silence(board):
     channel = SimChannel(board)
     board.send(b"")
-    other = SimBoard(CONFIG, name="tortured", patience=PATIENCE)
+    other = SimBoard(SMALL, name="tortured", patience=PATIENCE)
     other.send = lambda data: SimBoard.send(other, bytes(b ^ 0x55 for b in data))
     with pytest.raises(LinkError, match="no Reticent answered HELLO in 2 tries: is the board"):
         Client(SimChannel(other), tries=2)

@@ -2,26 +2,10 @@
 
 import pytest
 
-from reticent.config import BuildConfig
 from reticent_sim.bench import run_bench
+from reticent_sim.small import SMALL
 
-TWO = BuildConfig(
-    lanes=2,
-    fifo_depth=8,
-    queue_depth=16,
-    stack=2,
-    frame_depth=256,
-    layers=4,
-    weight_depth=512,
-    pointer_depth=512,
-    state_depth_even=256,
-    state_depth_odd=128,
-    channel_depth=16,
-    map_depth=64,
-    map_rows=12,
-    map_columns=12,
-    relative_bits=8,
-)
+TWO = SMALL.replace(queue_depth=16, stack=2, state_depth_odd=128, channel_depth=16)
 
 
 @pytest.mark.parametrize(

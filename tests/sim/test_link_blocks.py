@@ -2,10 +2,8 @@
 
 import pytest
 
-from reticent.config import BuildConfig
 from reticent_sim.bench import run_bench
-
-SMALL = BuildConfig(lanes=2, weight_depth=64, pointer_depth=64)
+from reticent_sim.small import SMALL
 
 
 @pytest.mark.parametrize(
