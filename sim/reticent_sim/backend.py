@@ -48,20 +48,20 @@ class SimTransport:
         lib.reticent_write.argtypes = [pointer, pointer, pointer, size, size]
         lib.reticent_read.argtypes = [pointer, pointer, pointer, size, size]
         lib.reticent_frame.argtypes = [pointer, pointer, size, size, pointer, size, size]
-        self._lib = lib
-        self._device: int | None = lib.reticent_create(seed)
+        self.library = lib
+        self.device: int | None = lib.reticent_create(seed)
 
     @property
     def cycles(self) -> int:
         """Clock cycles since power-up."""
-        return int(self._lib.reticent_cycles(self._device))
+        return int(self.library.reticent_cycles(self.device))
 
     def write(self, addresses: Words, data: Words) -> None:
         """Execute writes in order."""
         addresses, data = (np.ascontiguousarray(a, np.uint32) for a in (addresses, data))
         self._check(
-            self._lib.reticent_write(
-                self._device, addresses.ctypes.data, data.ctypes.data, len(data), COMMAND_LIMIT
+            self.library.reticent_write(
+                self.device, addresses.ctypes.data, data.ctypes.data, len(data), COMMAND_LIMIT
             )
         )
 
@@ -70,8 +70,8 @@ class SimTransport:
         addresses = np.ascontiguousarray(addresses, np.uint32)
         words = np.zeros(len(addresses), np.uint32)
         self._check(
-            self._lib.reticent_read(
-                self._device, addresses.ctypes.data, words.ctypes.data, len(words), COMMAND_LIMIT
+            self.library.reticent_read(
+                self.device, addresses.ctypes.data, words.ctypes.data, len(words), COMMAND_LIMIT
             )
         )
         return words
@@ -81,8 +81,8 @@ class SimTransport:
         pixels = np.ascontiguousarray(pixels, np.uint8)
         result = np.zeros(words, np.uint32)
         got = self._check(
-            self._lib.reticent_frame(
-                self._device,
+            self.library.reticent_frame(
+                self.device,
                 pixels.ctypes.data,
                 pixels.shape[0],
                 pixels.shape[1],
@@ -97,9 +97,9 @@ class SimTransport:
 
     def close(self) -> None:
         """Free the model."""
-        if self._device is not None:
-            self._lib.reticent_destroy(self._device)
-            self._device = None
+        if self.device is not None:
+            self.library.reticent_destroy(self.device)
+            self.device = None
 
     @staticmethod
     def _check(code: int) -> int:

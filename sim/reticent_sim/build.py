@@ -125,12 +125,13 @@ def model(
     harness: Path,
     verilog: Callable[[], str],
     options: Sequence[str] = (),
+    effort: str = "-O2",
 ) -> Path:
     """The shared library of a Verilated design, built when it is not there yet.
 
     `name` must change with everything that decides the library; `what` is for people; `verilog`
     gives the text of the module `top`, which `harness` includes as `V<top>.h`; `options` are more
-    ones of Verilator.
+    ones of Verilator, `effort` is the compiler's.
     """
     folder = build_folder() / "models" / name
     made = folder / f"lib{top}.so"
@@ -138,12 +139,18 @@ def model(
         with alone(folder.parent):
             if not made.exists():  # else another process has built it while this one waited
                 print(f"building {what}, once; about a minute", file=sys.stderr, flush=True)
-                _build(folder, top, harness, verilog(), made.name, options)
+                _build(folder, top, harness, verilog(), made.name, options, effort)
     return made
 
 
 def _build(
-    folder: Path, top: str, harness: Path, verilog: str, name: str, options: Sequence[str]
+    folder: Path,
+    top: str,
+    harness: Path,
+    verilog: str,
+    name: str,
+    options: Sequence[str],
+    effort: str,
 ) -> None:
     """Make `folder` with the library `name`."""
     with scratch_folder(folder) as scratch:
@@ -156,7 +163,7 @@ def _build(
              str(source)],
             scratch,
         )  # fmt: skip
-        _run(["make", "-C", "obj", "-f", f"V{top}.mk", "-j2", "OPT_FAST=-O2",
+        _run(["make", "-C", "obj", "-f", f"V{top}.mk", "-j2", f"OPT_FAST={effort}",
               f"libV{top}.a", "libverilated.a"], scratch)  # fmt: skip
         root = Path(_output(["verilator", "--getenv", "VERILATOR_ROOT"])) / "include"
         _run(

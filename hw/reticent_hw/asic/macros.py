@@ -368,6 +368,9 @@ def _leakage(library: Group, cell: Group) -> float:
     return float(leakage) * int(match[1]) * LEAKAGE_UNITS[match[2]]
 
 
+EDGES = ("rise", "fall")
+
+
 def _generic_liberty(
     name: str, ports: tuple[PortPins, ...], pins: list[Pin], access_ns: float, setup_ns: float
 ) -> str:
@@ -378,6 +381,9 @@ def _generic_liberty(
         '  delay_model : table_lookup; time_unit : "1ns"; voltage_unit : "1V";',
         '  current_unit : "1uA"; pulling_resistance_unit : "1kohm"; leakage_power_unit : "1nW";',
         "  capacitive_load_unit (1, pf);",
+        *(f"  {kind}_threshold_pct_{edge} : 50;" for kind in ("input", "output") for edge in EDGES),
+        *(f"  slew_lower_threshold_pct_{edge} : 20;" for edge in EDGES),
+        *(f"  slew_upper_threshold_pct_{edge} : 80;" for edge in EDGES),
     ]
     lines += [
         f"  type (b{w}) {{ base_type : array; data_type : bit; bit_width : {w}; "

@@ -39,24 +39,27 @@ class MemoryChoice:
     """How memories are built.
 
     `name` is a pattern with the groups kind, rows and bits; without one there are no macros, and
-    every memory is a black box with this access and setup time.
+    every memory is a black box with this access and setup time. `supplies` of every macro: net of
+    power and of ground, and the pins that they go to.
     """
 
     from_bits: int
     name: str | None = None
     kinds: Mapping[str, tuple[PortPins, ...]] = field(default_factory=dict)
+    supplies: tuple[tuple[str, str, str, str], ...] = ()
     access_ns: float = 0.0
     setup_ns: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellChoice:
-    """Cells that synthesis and timing name.
+    """Cells that synthesis and timing name, and the clock period to aim at.
 
     `driver` drives inputs, outputs drive `load_pf`; `wire_load` is a model of the Liberty file,
     None where wires count nothing; cells that match `avoid` are not used.
     """
 
+    target_ns: float
     driver: str
     buffer: tuple[str, ...]
     load_pf: float
@@ -117,6 +120,7 @@ def find_pdk(name: str, *, root: str | Path | None = None, corner: str | None = 
         kind: tuple(PortPins(**{**port, "ones": tuple(port.get("ones", ()))}) for port in ports)
         for kind, ports in memories.pop("kinds", {}).items()
     }
+    memories["supplies"] = tuple(tuple(nets) for nets in memories.get("supplies", ()))
     cells = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["cells"].items()}
     return Pdk(
         name=name,

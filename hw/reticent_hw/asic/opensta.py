@@ -1,0 +1,139 @@
+"""Timing and power of a netlist, by OpenSTA.
+
+Power is asked for at an activity of nothing and of one transition a cycle, instance by instance:
+it is linear in the activity, so what an instance takes at its own activity follows.
+OpenSTA before 2.2 knows no other activities than such global ones.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reticent.errors import ToolError, UserError
+
+from .macros import MacroLibrary
+from .pdk import Pdk
+
+__all__ = ["Power", "Timing", "instance_power", "timing", "version"]
+
+INSTALL = "apt-get install opensta"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The slowest path: from and to (instances), its report, and the clock period in ns that it
+    allows."""
+
+    period_ns: float
+    start: str
+    end: str
+    report: str
+
+
+@dataclass(frozen=True)
+class Power:
+    """Of one instance, in W: at rest while the clock runs, and what a transition a cycle adds."""
+
+    rest: float
+    active: float
+    leakage: float
+
+
+def _command() -> str:
+    command = shutil.which("sta")
+    if command is None:
+        raise UserError(f"sta (OpenSTA) not found: {INSTALL}")
+    return command
+
+
+def version() -> str:
+    """OpenSTA's version."""
+    done = subprocess.run([_command(), "-version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _setup(
+    pdk: Pdk, macros: MacroLibrary, netlist: str, top: str, folder: Path, period_ns: float
+) -> str:
+    """Tcl that reads everything; writes the Liberty of generic macros into `folder`."""
+    lines = [f"read_liberty {pdk.cells_lib}"]
+    for name, macro in sorted(macros.used.items()):
+        if isinstance(macro.liberty, str):
+            (folder / f"{name}.lib").write_text(macro.liberty)
+            lines.append(f"read_liberty {name}.lib")
+        else:
+            lines.append(f"read_liberty {macro.liberty}")
+    lines += [f"read_verilog {netlist}", f"link_design {top}"]
+    lines.append(f"create_clock -name clk -period {period_ns} [get_ports clk]")
+    if pdk.cells.wire_load:
+        lines.append(f"set_wire_load_model -name {pdk.cells.wire_load}")
+    return "\n".join(lines) + "\n"
+
+
+def _run(script: str, folder: Path, name: str) -> str:
+    (folder / f"{name}.tcl").write_text(script)
+    done = subprocess.run(
+        [_command(), "-exit", f"{name}.tcl"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    (folder / f"{name}.log").write_text(done.stdout)
+    errors = [line for line in done.stdout.splitlines() if line.startswith("Error")]
+    if done.returncode or errors:
+        what = errors[0] if errors else f"it exited with {done.returncode}"
+        raise ToolError(f"OpenSTA failed: {what} ({folder / name}.log)")
+    return done.stdout
+
+
+def timing(
+    pdk: Pdk, macros: MacroLibrary, netlist: str, top: str, folder: Path, *, period_ns: float
+) -> Timing:
+    """The slowest path between registers and memories of `netlist`, a file in `folder`."""
+    script = _setup(pdk, macros, netlist, top, folder, period_ns)
+    text = _run(script + "report_checks -path_delay max -format full\n", folder, "timing")
+    slack = re.search(r"(-?[\d.]+)\s+slack", text)
+    if slack is None:
+        raise ToolError(f"OpenSTA found no path in the design ({folder / 'timing.log'})")
+    points = re.findall(r"^(?:Startpoint|Endpoint): (\S+)", text, re.MULTILINE)
+    report = text[text.index("Startpoint") :].strip()
+    return Timing(round(period_ns - float(slack[1]), 4), points[0], points[1], report)
+
+
+ROW = re.compile(r"^\s*(\S+) +(\S+) +(\S+) +(\S+) +(\S+)$")
+
+
+def instance_power(
+    pdk: Pdk, macros: MacroLibrary, netlist: str, top: str, folder: Path, *, period_ns: float
+) -> dict[str, Power]:
+    """Power of every leaf instance by its path, clock pins included in `rest`."""
+    script = _setup(pdk, macros, netlist, top, folder, period_ns)
+    marks = ("activity none", "activity one")
+    for mark, activity in zip(marks, (0, 1), strict=True):
+        script += f"""\
+set_power_activity -global -activity {activity} -duty 0.5
+puts "{mark}"
+report_power -digits 6 -instances [get_cells -hierarchical *]
+"""
+    text = _run(script, folder, "power")
+    none, one = text[text.index(marks[0]) :].split(marks[1])
+    quiet, busy = dict(_rows(none)), dict(_rows(one))
+    return {
+        name: Power(total, busy[name][0] - total, leakage)
+        for name, (total, leakage) in quiet.items()
+    }
+
+
+def _rows(text: str) -> Iterator[tuple[str, tuple[float, float]]]:
+    """(instance, (total, leakage)) of a report."""
+    for line in text.splitlines():
+        cells: Sequence[str] = line.split()
+        if len(cells) == 5 and re.match(r"[-\d.]", cells[0]) and re.match(r"[-\d.]", cells[3]):
+            yield cells[4], (float(cells[3]), float(cells[2]))

