@@ -10,13 +10,15 @@ BOARD ?= ulx3s
 TOOLCHAIN ?=
 SEED ?= 1
 FAULTS ?= 10000
+PDK ?= osu018
+ASIC ?=
 PLAY ?= --backend sim --episodes 1
 # torch's CPU build; an unpinned torch may pull gigabytes of CUDA packages.
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup play test test-slow test-torch sim lint bench verilog boards bitstream program \
-  faults clean
+  faults asic asic-handoff asic-layout clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +74,15 @@ program: $(BOARD_STAMPS) ## Load the bitstream into a board (BOARD=ulx3s)
 
 faults: $(PLAY_STAMPS) ## Break the link to a simulated board in every way (FAULTS=10000)
 	$(RUN)/python sim/faults.py --faults $(FAULTS)
+
+ASIC_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-asic
+ASIC_OPTIONS = --pdk $(PDK) $(if $(filter command line environment,$(origin LANES)),--lanes $(LANES))
+
+asic: $(ASIC_STAMPS) ## Area, clock and energy in standard cells (PDK=osu018 PDK_ROOT= LANES=4)
+	$(RUN)/reticent asic $(ASIC_OPTIONS) $(ASIC)
+
+asic-handoff: $(ASIC_STAMPS) $(VENV)/stamp-handoff ## A LibreLane project (PDK=ihp-sg13g2 PDK_ROOT= LANES=4)
+	$(RUN)/reticent asic-handoff $(ASIC_OPTIONS) $(ASIC)
 
 clean: ## Remove what the other targets made, the virtual environment included
 	rm -rf $(VENV) build
