@@ -17,10 +17,12 @@ from reticent.layout import (
 )
 
 from .interfaces import LoadSignature, command_stream, row_layout
+from .lane import STATE_LATENCY
 
 __all__ = ["PROBE_LATENCY", "HostPort"]
 
-PROBE_LATENCY = 3  # cycles from a row's number to the lanes' `state`
+# Cycles from a row's number to the lanes' `state`: to the lanes and back, a register at either end.
+PROBE_LATENCY = 2 + STATE_LATENCY
 
 
 class HostPort(wiring.Component):

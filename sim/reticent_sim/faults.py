@@ -29,7 +29,7 @@ KINDS = ("flip", "drop", "double", "reorder", "delay", "truncate", "noise", "unp
 # A small machine: what is tested is the link.
 CONFIG = BuildConfig(
     lanes=2,
-    fifo_depth=8,
+    fifo_depth=10,
     queue_depth=64,
     stack=3,
     frame_depth=256,

@@ -7,7 +7,7 @@ from reticent_sim.bench import run_bench
 
 SMALL = BuildConfig(
     lanes=4,
-    fifo_depth=8,
+    fifo_depth=12,
     queue_depth=32,
     stack=4,
     frame_depth=512,

@@ -7,7 +7,7 @@ from reticent_sim.bench import run_bench
 
 TWO = BuildConfig(
     lanes=2,
-    fifo_depth=8,
+    fifo_depth=10,
     queue_depth=16,
     stack=2,
     frame_depth=256,
@@ -31,7 +31,7 @@ TWO = BuildConfig(
         pytest.param(
             TWO.replace(
                 lanes=3,
-                fifo_depth=9,
+                fifo_depth=11,
                 queue_depth=50,
                 stack=3,
                 state_depth_even=200,
