@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from reticent.config import BuildConfig
 
-from .counters import Counters, sum_of
+from .bits import sum_of
+from .counters import Counters
 from .encoder import DeltaEncoder
 from .host import HostPort
 from .interfaces import command_stream, pixel_stream, result_stream
@@ -81,13 +82,16 @@ class Core(wiring.Component):
             for name, half in zip(("even", "odd"), maps, strict=True):
                 m.submodules[f"touched_{name}_{i}"] = restart(half[i])
         m.submodules.scanner = restart(scanner)
-        m.submodules.counters = restart(counters)
+        # The lanes are far away: their reset, too, has a whole cycle to reach them.
+        reset_lanes = Signal(init=1)
+        m.d.sync += reset_lanes.eq(host.restart)
+        # With the last that the lanes said before it.
+        m.submodules.counters = ResetInserter(host.restart | reset_lanes)(counters)
         for i, lane in enumerate(lanes):
             if hasattr(platform, "share"):
-                reset = ResetSignal() | host.restart
-                m.submodules[f"lane_{i}"] = platform.share("reticent_lane", lane, reset)
+                m.submodules[f"lane_{i}"] = platform.share("reticent_lane", lane, reset_lanes)
             else:
-                m.submodules[f"lane_{i}"] = restart(lane)
+                m.submodules[f"lane_{i}"] = ResetInserter(reset_lanes)(lane)
             m.d.comb += lane.index.eq(i)
 
         connect(m, flipped(self.commands), host.commands)
@@ -123,8 +127,23 @@ class Core(wiring.Component):
         with m.If(sequencer.next_frame | host.restart):
             m.d.sync += in_frame.eq(0)
 
-        # Sequencer.
+        # What lanes say is registered where it arrives, then put together. Until a lane that is
+        # offered a range is known to be `busy`, the offers themselves say so.
         room = Signal(c.streams)
+        rooms, busy = Signal(c.streams * c.lanes), Signal(c.lanes)
+        lanes_busy, offering, on_the_way = Signal(), Signal(), Signal(3)
+        states = [Signal.like(lane.state, name=f"state_{i}") for i, lane in enumerate(lanes)]
+        m.d.sync += [
+            rooms.eq(Cat(lane.room[i] for i in range(c.streams) for lane in lanes)),
+            *(has.eq(rooms[i * c.lanes : (i + 1) * c.lanes].all()) for i, has in enumerate(room)),
+            busy.eq(Cat(lane.busy for lane in lanes)),
+            lanes_busy.eq(busy.any()),
+            on_the_way.eq(Cat(offering, on_the_way)),
+            *(state.eq(lane.state) for state, lane in zip(states, lanes, strict=True)),
+            *(answer.eq(lane.answer) for answer, lane in zip(host.answers, lanes, strict=True)),
+        ]
+
+        # Sequencer.
         m.d.comb += [
             sequencer.layers.eq(host.layers),
             sequencer.outputs.eq(host.outputs),
@@ -133,10 +152,7 @@ class Core(wiring.Component):
             sequencer.source_done.eq(Cat(encoder.drained, scanner.done)),
             sequencer.waiting.eq(scanner.waiting),
             sequencer.flowing.eq(Cat(generator.busy for generator in generators).any()),
-            sequencer.lanes_busy.eq(
-                Cat(lane.busy for lane in lanes).any()
-                | Cat(lane.offer.any() for lane in lanes).any()
-            ),
+            sequencer.lanes_busy.eq(lanes_busy | offering | on_the_way.any()),
             sequencer.last_taken.eq(encoder.last_taken),
             sequencer.changed.eq(host.changed),
             host.free.eq(sequencer.idle & ~in_frame),
@@ -156,12 +172,15 @@ class Core(wiring.Component):
         # Events: from the encoder in phase 0, from the scanner in all others. Their ranges go to
         # all lanes at once. In a local layer the range is the one tap of neuron k, it goes to the
         # lanes of the stream, and each lane brings its own change.
-        from_encoder = Signal()
-        # A cycle late, which is long before the first group or range.
-        local, reads = Signal(), Signal()
-        m.d.sync += [local.eq(sequencer.running & sequencer.target.local), reads.eq(host.free)]
-        m.d.comb += [from_encoder.eq(sequencer.phase == 0), scanner.local.eq(local)]
-        blocked, accepted = [], []
+        # All a cycle late, which is long before the first event, group or range.
+        from_encoder, local, reads = Signal(), Signal(), Signal()
+        m.d.sync += [
+            local.eq(sequencer.running & sequencer.target.local),
+            from_encoder.eq(sequencer.phase == 0),
+            reads.eq(host.free),
+        ]
+        m.d.comb += scanner.local.eq(local)
+        blocked, accepted, offers = [], [], []
         per_stream = c.lanes // c.streams
         for i, generator in enumerate(generators):
             group = scanner.groups[i]
@@ -180,7 +199,6 @@ class Core(wiring.Component):
                 group.ready.eq(room[i]),
                 ranges.eq(generator.ranges.p),
             ]
-            m.d.sync += room[i].eq(Cat(lane.room[i] for lane in lanes).all())
             with m.If(local):
                 m.d.comb += [
                     ranges.layer.eq(sequencer.parity),
@@ -196,6 +214,7 @@ class Core(wiring.Component):
                 common.eq(ranges),
                 for_all.eq(generator.ranges.valid & room[i] & ~host.restart),
             ]
+            offers.append(for_all)
             for j, lane in enumerate(lanes):
                 m.d.comb += [lane.range[i].eq(common), lane.offer[i].eq(for_all)]
                 own = j - i * per_stream
@@ -207,12 +226,17 @@ class Core(wiring.Component):
                         mine.eq(group.valid & room[i] & group.p.fired[own] & ~host.restart),
                         of_group.eq(group.valid),
                     ]
+                    offers.append(mine)
+                    m.d.comb += lane.offer[i].eq(for_all | mine)
                     with m.If(of_group):
-                        m.d.comb += [lane.range[i].delta.eq(change), lane.offer[i].eq(mine)]
+                        m.d.comb += lane.range[i].delta.eq(change)
             blocked.append((generator.ranges.valid | group.valid) & ~room[i])
             accepted.append(generator.events.valid & generator.events.ready)
-            accepted.append(Mux(group.valid & room[i], sum_of(group.p.fired), 0))
-        m.d.comb += sequencer.blocked.eq(Cat(blocked).any())
+            # Counted a cycle later than other events: so many at once take long to add.
+            together = Signal(range(per_stream + 1), name=f"together_{i}")
+            m.d.sync += together.eq(Mux(group.valid & room[i], sum_of(group.p.fired), 0))
+            accepted.append(together)
+        m.d.comb += [sequencer.blocked.eq(Cat(blocked).any()), offering.eq(Cat(offers).any())]
 
         # The threshold pass; the sequencer uses its path to the lanes when none runs.
         m.d.comb += [
@@ -242,8 +266,7 @@ class Core(wiring.Component):
                 lane.is_signed.eq(sequencer.source.signed),
                 lane.threshold.eq(threshold),
                 scanner.change[i].eq(lane.change),
-                sequencer.state[i].eq(lane.state.acc),
-                host.answers[i].eq(lane.answer),
+                sequencer.state[i].eq(states[i].acc),
             ]
 
         # The maps of the layer that receives events are marked, the others are read. Outputs are

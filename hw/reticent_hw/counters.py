@@ -7,19 +7,12 @@ from amaranth.lib.wiring import In, Out
 from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS
 
+from .bits import sum_of
 from .interfaces import at_least_two, index_shape
 
-__all__ = ["Counters", "sum_of"]
+__all__ = ["COUNTS", "Counters"]
 
 COUNTS = data.StructLayout({"events": WORD_BITS, "significant": WORD_BITS, "cycles": WORD_BITS})
-
-
-def sum_of(values):
-    """Sum of values (or of the bits of one), as a tree: few levels, no wider than needed."""
-    values = list(values)
-    if len(values) == 1:
-        return values[0]
-    return sum_of(values[: len(values) // 2]) + sum_of(values[len(values) // 2 :])
 
 
 class Counters(wiring.Component):
@@ -38,9 +31,9 @@ class Counters(wiring.Component):
     events : how many events enter the layer
     multiplies, parities : lanes that multiply, each for a layer of this parity
     cause : index into `layout.LOST_CAUSES` for the lanes that do not
-    total, lost : results; settled 3 cycles after `counting` ended
+    total, lost : results; settled 4 cycles after `counting` ended
     read_layer, counts : a finished layer's counts, one cycle later; multiplications of the last
-        two layers are there 3 cycles after the last `store`
+        two layers are there 3 cycles after the last `store`, those of idle lanes
     """
 
     def __init__(self, config: BuildConfig):
@@ -80,13 +73,20 @@ class Counters(wiring.Component):
         lanes = range(c.lanes + 1)
         busy = [Signal(lanes, name=f"busy_{name}") for name in ("even", "odd")]
         idle = Signal(lanes)
-        cause = Signal.like(self.cause)
-        counted = Signal()
+        # What the lanes say comes from afar, so it is registered before it is added.
+        multiplies, parities = Signal.like(self.multiplies), Signal.like(self.parities)
+        causes = [Signal.like(self.cause, name=f"cause_{i}") for i in range(2)]
+        cause = causes[-1]
+        counting = Signal(2)
+        counted = counting[-1]
         m.d.sync += [
-            busy[0].eq(sum_of(self.multiplies & ~self.parities)),
-            busy[1].eq(sum_of(self.multiplies & self.parities)),
-            cause.eq(self.cause),
-            counted.eq(self.counting),
+            multiplies.eq(self.multiplies),
+            parities.eq(self.parities),
+            busy[0].eq(sum_of(multiplies & ~parities)),
+            busy[1].eq(sum_of(multiplies & parities)),
+            causes[0].eq(self.cause),
+            causes[1].eq(causes[0]),
+            counting.eq(Cat(self.counting, counting)),
         ]
         m.d.comb += [
             idle.eq(c.lanes - busy[0] - busy[1]),

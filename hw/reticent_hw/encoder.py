@@ -91,7 +91,8 @@ class DeltaEncoder(wiring.Component):
         move = Signal()  # the stage behind is free
 
         # `rest` is carried out here: the row is skipped when it is quiet, else walked through.
-        walking, skip = Signal(), Signal()
+        # `skips`: what is taken now is a whole row.
+        walking, skips = Signal(), Signal()
         m.submodules.quiet = quiet_rows = memory.Memory(
             shape=unsigned(1), depth=c.map_depth, init=[]
         )
@@ -101,12 +102,12 @@ class DeltaEncoder(wiring.Component):
         accepted = Signal()
         m.d.comb += [
             last_channel.eq(channel == highest.channel),
-            last_x.eq((last_channel & (x == highest.x)) | skip),
+            last_x.eq((last_channel & (x == highest.x)) | skips),
             last_y.eq(last_x & (y == highest.y)),
             self.pixels.ready.eq(self.enable & ~complete & move & ~walking),
             accepted.eq(self.pixels.ready & self.pixels.valid),
             quiet.addr.eq(y),
-            skip.eq(accepted & rest & begins_row & quiet.data),
+            skips.eq(~walking & rest & begins_row & quiet.data),
             taken.eq(accepted | (walking & move)),
             self.last_taken.eq(taken & last_y),
         ]
@@ -114,11 +115,12 @@ class DeltaEncoder(wiring.Component):
             m.d.sync += walking.eq(rest & ~last_x)
         with m.If(taken):
             m.d.sync += [
-                index.eq(Mux(last_y, 0, index + Mux(skip, row_pixels, 1))),
-                channel.eq(Mux(last_channel | skip, 0, channel + 1)),
+                # Both sums are worked out, for `skips` is known late.
+                index.eq(Mux(last_y, 0, Mux(skips, index + row_pixels, index + 1))),
+                channel.eq(Mux(last_channel | skips, 0, channel + 1)),
                 complete.eq(last_y),
             ]
-            with m.If(last_channel | skip):
+            with m.If(last_channel | skips):
                 m.d.sync += x.eq(Mux(last_x, 0, x + 1))
             with m.If(last_x):
                 m.d.sync += [y.eq(Mux(last_y, 0, y + 1)), walking.eq(0)]
@@ -175,7 +177,7 @@ class DeltaEncoder(wiring.Component):
             )
         with m.If(moves[0]):
             m.d.sync += [
-                valid[0].eq(taken & ~skip),
+                valid[0].eq(taken & ~skips),
                 stages[0].pixel.eq(self.pixels.p.value),
                 stages[0].same.eq(self.pixels.p.same | walking),
                 stages[0].ends_row.eq(last_x),

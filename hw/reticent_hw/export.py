@@ -32,6 +32,7 @@ __all__ = [
     "VerilogPlatform",
     "component_verilog",
     "core_verilog",
+    "shared_instance",
     "sidecar",
     "write_verilog",
 ]
@@ -53,15 +54,11 @@ class VerilogPlatform:
 
     def share(self, name: str, component: wiring.Component, reset: Value) -> Elaboratable:
         """An instance of the module `name`; the first component of that name defines it."""
-        ports = {"i_clk": ClockSignal(), "i_rst": reset}
-        for path, member, value in component.signature.flatten(component):
-            direction = "i" if member.flow == wiring.In else "o"
-            ports[f"{direction}_{'__'.join(str(part) for part in path)}"] = value
         if name not in self.modules:
             self.modules[name] = _convert(component, name, self)
         else:
             component._MustUse__used = True
-        return Instance(name, **ports)
+        return shared_instance(name, component, reset)
 
     def get_memory(self, rows: memory.Memory) -> Elaboratable:
         """Amaranth's hook for memories."""
@@ -90,6 +87,15 @@ class VerilogPlatform:
             p_ADDRESS=max(1, len(write.addr)),
             **ports,
         )
+
+
+def shared_instance(name: str, component: wiring.Component, reset: Value) -> Instance:
+    """An instance of the module `name` with the ports of a component."""
+    ports = {"i_clk": ClockSignal(), "i_rst": reset}
+    for path, member, value in component.signature.flatten(component):
+        direction = "i" if member.flow == wiring.In else "o"
+        ports[f"{direction}_{'__'.join(str(part) for part in path)}"] = value
+    return Instance(name, **ports)
 
 
 def _convert(elaboratable: Elaboratable, name: str, platform: VerilogPlatform, **ports) -> str:

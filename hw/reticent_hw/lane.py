@@ -24,15 +24,21 @@ __all__ = [
     "OFFER_LATENCY",
     "REQUANTISE_LATENCY",
     "ROOM_LATENCY",
+    "SCAN_AFTER",
     "SCAN_LATENCY",
+    "STATE_LATENCY",
+    "TARGET_LATENCY",
     "Lane",
     "Requantiser",
 ]
 
 REQUANTISE_LATENCY = 6  # cycles from a neuron to `fired`
-SCAN_LATENCY = REQUANTISE_LATENCY + 1  # cycles from ScanSignature.valid to `fired`
-OFFER_LATENCY = 3  # cycles from an offer until the range is in the FIFO
+SCAN_LATENCY = REQUANTISE_LATENCY + 2  # cycles from ScanSignature.valid to `fired`
+STATE_LATENCY = 3  # cycles from ScanSignature.row to `state`
+OFFER_LATENCY = 4  # cycles from an offer until the range is in the FIFO
 ROOM_LATENCY = 1  # cycles from the FIFO's level to `room`
+TARGET_LATENCY = 2  # cycles from a change of `target` to a true `finished`
+SCAN_AFTER = 3  # cycles from `finished` to the earliest scan
 
 
 class Requantiser(wiring.Component):
@@ -44,6 +50,7 @@ class Requantiser(wiring.Component):
 
     Members
     -------
+    valid : a neuron comes in this cycle; without one nothing fires
     acc, multiplier, sent : the neuron (`sent` as stored: 8 bits of either signedness)
     shift, is_signed, threshold : of its layer; stable while neurons are in flight
     fired, change, activation : of the neuron of `REQUANTISE_LATENCY` cycles ago
@@ -53,6 +60,7 @@ class Requantiser(wiring.Component):
         self._config = config
         super().__init__(
             {
+                "valid": In(1),
                 "acc": In(signed(config.accumulator_bits)),
                 "multiplier": In(config.multiplier_bits),
                 "sent": In(8),
@@ -95,19 +103,21 @@ class Requantiser(wiring.Component):
                     Mux(rounded < low, low, Mux(rounded > high, high, rounded))
                 )
 
-        sent = [Signal(8, name=f"sent_{i}") for i in range(REQUANTISE_LATENCY - 1)]
-        before = Signal(signed(DELTA_BITS))
-        rise, fall = Signal(signed(DELTA_BITS)), Signal(signed(DELTA_BITS))
-        m.d.comb += [
-            before.eq(Cat(sent[-1], sent[-1][7] & self.is_signed).as_signed()),
-            rise.eq(activation - before),
-            fall.eq(before - activation),
-        ]
+        sent = [Signal(8, name=f"sent_{i}") for i in range(REQUANTISE_LATENCY - 2)]
+        valid = Signal(REQUANTISE_LATENCY - 1)
+        # What may be sent again without a change lies between two bounds, known a cycle before.
+        sent_before, before = Signal(signed(DELTA_BITS)), Signal(signed(DELTA_BITS))
+        lowest, highest = (Signal(signed(DELTA_BITS + 1), name=n) for n in ("lowest", "highest"))
+        m.d.comb += sent_before.eq(Cat(sent[-1], sent[-1][7] & self.is_signed).as_signed())
         m.d.sync += [
+            valid.eq(Cat(self.valid, valid)),
             sent[0].eq(self.sent),
             *(later.eq(earlier) for earlier, later in pairwise(sent)),
-            self.change.eq(rise),
-            self.fired.eq((rise > self.threshold) | (fall > self.threshold)),
+            before.eq(sent_before),
+            lowest.eq(sent_before - self.threshold),
+            highest.eq(sent_before + self.threshold),
+            self.change.eq(activation - before),
+            self.fired.eq(valid[-1] & ((activation > highest) | (activation < lowest))),
             self.activation.eq(activation),
         ]
         return m
@@ -127,7 +137,8 @@ class Lane(wiring.Component):
     layer before, while ranges of the `target` already wait behind; it takes the older work first,
     and tells by `finished` when the neurons of the layer before may be examined (`scan`).
 
-    All lanes are alike, so that they can share one module in an exported design.
+    Lanes lie far apart. So whatever comes in is registered first, and whatever goes out comes from
+    a register. All lanes are alike, so that they can share one module in a design.
 
     Members
     -------
@@ -137,17 +148,17 @@ class Lane(wiring.Component):
     room : with the ranges that are looked up, one more fits in the FIFO of this bus,
         `ROOM_LATENCY` cycles ago
     target : parity of the layer that receives events; `scan` has the layer before
-    finished : nothing is left of the layer before that a scan could come too early for; it follows
-        a change of `target` two cycles later
+    finished : nothing is left of the layer before that a scan could come too early for: one that
+        comes `SCAN_AFTER` cycles later; follows a change of `target` after `TARGET_LATENCY` cycles
     scan, fired, change : see `ScanSignature`
     shift, is_signed, threshold : of the layer that is scanned
-    state : row that was at `scan.row` two cycles ago
+    state : row that was at `scan.row` `STATE_LATENCY` cycles ago
     answer : what this lane holds in the row that the load bus names, zero where the row is not in
         this lane; without `go`, and when `range.first` (of all buses), `scan.row` and
-        `scan.channel` are the row for the three cycles before
+        `scan.channel` are the row for the four cycles before
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
     layer : parity of the layer that it belongs to
-    busy : ranges or multiplications were in flight one cycle ago
+    busy : ranges or multiplications were in flight one cycle ago; an offer is seen two cycles later
     """
 
     def __init__(self, config: BuildConfig):
@@ -181,18 +192,28 @@ class Lane(wiring.Component):
         m = Module()
         c = self._config
 
+        # Everything that comes from afar.
+        def arrived(name: str, shape=None) -> Signal:
+            source = getattr(self, name)
+            signal = Signal(source.shape() if shape is None else shape, name=f"arrived_{name}")
+            m.d.sync += signal.eq(source)
+            return signal
+
+        go, target, offers, ranges = (arrived(n) for n in ("go", "target", "offer", "range"))
+        scan, load = ScanSignature(c).create(), LoadSignature(c).create()
+        for bundle, source in ((scan, self.scan), (load, self.load)):
+            m.d.sync += [
+                getattr(bundle, n).eq(getattr(source, n)) for n in bundle.signature.members
+            ]
+
         def loaded(name: str, space: Space, depth: int) -> LoadedMemory:
             m.submodules[name] = rows = LoadedMemory(c, space, depth, of_lane=True)
             m.d.comb += rows.lane.eq(self.index)
-            wiring.connect(m, wiring.flipped(self.load), rows.load)
+            wiring.connect(m, load, rows.load)
             return rows
 
         weights = loaded("weights", Space.WEIGHT, c.weight_depth)
         channels = loaded("channels", Space.CHANNEL, c.channel_depth)
-
-        # `target` has a register of its own in each lane, so that it may reach far.
-        target = Signal()
-        m.d.sync += target.eq(self.target)
 
         # Look the ranges up; keep those that hold a weight. Memory answers late, so its answer is
         # registered before anything depends on it.
@@ -206,7 +227,7 @@ class Lane(wiring.Component):
                 "single": unsigned(1),  # holds one weight
             }
         )
-        queues, looked_up, heads, starts = [], [], [], []
+        queues, looked_up, heads, entering, starts = [], [], [], [], []
         for i in range(c.streams):
             suffix = f"_{i}" if c.streams > 1 else ""
             pointers = loaded(f"pointers{suffix}", Space.POINTER, c.pointer_depth)
@@ -219,7 +240,7 @@ class Lane(wiring.Component):
             found, entry, head = (
                 Signal(waiting, name=f"{n}{suffix}") for n in ("found", "entry", "head")
             )
-            offered = self.range[i]
+            offered = ranges[i]
             m.d.comb += [
                 first.addr.eq(offered.first),
                 end.addr.eq(offered.end),
@@ -230,7 +251,7 @@ class Lane(wiring.Component):
                 head.eq(queue.r_data),
             ]
             m.d.sync += [
-                stages[0].eq(self.offer[i]),
+                stages[0].eq(offers[i]),
                 stages[1].eq(stages[0]),
                 asked.eq(offered),
                 found.cursor.eq(first.data.start),
@@ -243,7 +264,12 @@ class Lane(wiring.Component):
             queues.append(queue)
             heads.append(head)
             starts.append(found.cursor)
-            looked_up += [(stages[0], asked.layer), (stages[1], found.layer)]
+            looked_up += [offers[i], *stages]
+            entering += [
+                (offers[i], offered.layer),
+                (stages[0], asked.layer),
+                (queue.w_en, found.layer),
+            ]
 
         # Fetch one stored weight a cycle. The layer before goes first, then the buses take turns.
         active, last = Signal(), Signal()
@@ -262,7 +288,7 @@ class Lane(wiring.Component):
             wanted.eq(
                 Mux(old_heads.any(), old_heads, ready_heads) if c.streams > 1 else ready_heads
             ),
-            pop.eq(self.go & (~active | last)),
+            pop.eq(go & (~active | last)),
             weight.addr.eq(current.cursor),
             self.multiplies.eq(active),
             self.layer.eq(current.layer),
@@ -271,7 +297,7 @@ class Lane(wiring.Component):
             m.d.sync += active.eq(wanted.any())
         with m.Else():
             m.d.sync += [
-                current.cursor.eq(Mux(self.go, current.cursor + 1, self.load.row)),
+                current.cursor.eq(Mux(go, current.cursor + 1, load.row)),
                 last.eq(current.cursor + 2 == current.end),
             ]
         with m.Switch(turn):
@@ -347,7 +373,7 @@ class Lane(wiring.Component):
         m.d.sync += self.finished.eq(
             ~(
                 old_heads.any()
-                | Cat(valid & (layer != target) for valid, layer in looked_up).any()
+                | Cat(valid & (layer != target) for valid, layer in entering).any()
                 | (active & (current.layer != target))
                 | (fetched & (layers[0] != target))
             )
@@ -357,7 +383,7 @@ class Lane(wiring.Component):
         m.submodules.requantiser = requantiser = Requantiser(c)
         channel = channels.read_port()
         scanned = Signal(row_layout(c, Space.STATE_EVEN))
-        scans = Signal(SCAN_LATENCY)
+        scanned_valid = Signal()
         initialise, last_row, last_column, missing = (
             Signal(name=n) for n in ("initialise", "last_row", "last_column", "missing")
         )
@@ -366,10 +392,11 @@ class Lane(wiring.Component):
                 data.StructLayout({"row": row.shape(), "acc": scanned.acc.shape()}),
                 name=f"behind_{i}",
             )
-            for i in range(SCAN_LATENCY)
+            for i in range(REQUANTISE_LATENCY + 1)
         ]
         m.d.comb += [
-            channel.addr.eq(self.scan.channel),
+            channel.addr.eq(scan.channel),
+            requantiser.valid.eq(scanned_valid),
             requantiser.acc.eq(scanned.acc),
             requantiser.sent.eq(scanned.sent),
             # A neuron that the map does not have stays at zero, hence silent.
@@ -377,19 +404,20 @@ class Lane(wiring.Component):
                 (last_row & channel.data.short_rows) | (last_column & channel.data.short_columns)
             ),
             requantiser.multiplier.eq(Mux(missing, 0, channel.data.multiplier)),
-            requantiser.shift.eq(self.shift),
-            requantiser.is_signed.eq(self.is_signed),
-            requantiser.threshold.eq(self.threshold),
-            self.fired.eq(scans[-1] & requantiser.fired),
+            *(
+                getattr(requantiser, name).eq(arrived(name))
+                for name in ("shift", "is_signed", "threshold")
+            ),
+            self.fired.eq(requantiser.fired),
             self.change.eq(requantiser.change),
         ]
         m.d.sync += [
-            scans.eq(Cat(self.scan.valid, scans)),
-            initialise.eq(self.scan.initialise),
-            last_row.eq(self.scan.last_row),
-            last_column.eq(self.scan.last_column),
+            scanned_valid.eq(scan.valid),
+            initialise.eq(scan.initialise),
+            last_row.eq(scan.last_row),
+            last_column.eq(scan.last_column),
             self.state.eq(scanned),
-            behind[0].row.eq(self.scan.row),
+            behind[0].row.eq(scan.row),
             behind[1].row.eq(behind[0].row),
             behind[1].acc.eq(scanned.acc),
             *(later.eq(earlier) for earlier, later in pairwise(behind[1:])),
@@ -406,7 +434,7 @@ class Lane(wiring.Component):
             with m.If(ready & (layers[1] == parity)):
                 m.d.comb += read.addr.eq(row)
             with m.Else():
-                m.d.comb += read.addr.eq(self.scan.row)
+                m.d.comb += read.addr.eq(scan.row)
             with m.If(target != parity):
                 m.d.comb += [
                     scanned.eq(read.data),
@@ -437,7 +465,7 @@ class Lane(wiring.Component):
         }
         start, parameters = Signal(c.weight_address_bits), Signal.like(channel.data)
         stored = Signal.like(weight.data)
-        with m.Switch(self.load.copy):
+        with m.Switch(load.copy):
             for i, value in enumerate(starts):
                 with m.Case(i):
                     m.d.comb += start.eq(value)
@@ -445,10 +473,8 @@ class Lane(wiring.Component):
         m.d.sync += [
             *(
                 signal.eq(
-                    (self.load.lane == self.index)
-                    & Cat(
-                        self.load.space == s for s in (states if space in states else (space,))
-                    ).any()
+                    (load.lane == self.index)
+                    & Cat(load.space == s for s in (states if space in states else (space,))).any()
                 )
                 for space, signal in asked.items()
             ),
@@ -463,8 +489,7 @@ class Lane(wiring.Component):
         ]
 
         m.d.sync += self.busy.eq(
-            self.offer.any()
-            | Cat(valid for valid, _ in looked_up).any()
+            Cat(looked_up).any()
             | ready_heads.any()
             | Cat(active, fetched, ready, loaded_row, multiplied, summed).any()
         )

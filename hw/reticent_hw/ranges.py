@@ -138,19 +138,20 @@ class RangeGenerator(wiring.Component):
         last_single = Signal()
         mark_row, mark_mask = Signal.like(start), Signal.like(mask)
         range_base, range_delta = Signal.like(base), Signal.like(event.delta)
-        offered, moves, finishes = Signal(), Signal(), Signal()
+        offered, moves = Signal(), Signal()
+        # What the counters say, in registers: all stages depend on it.
+        has_range, has_pair, finishes = Signal(), Signal(), Signal()
         m.d.comb += [
             self.ranges.p.first.eq(first),
             self.ranges.p.end.eq(first + length),
             self.ranges.p.base.eq(range_base),
             self.ranges.p.delta.eq(range_delta),
             self.ranges.p.layer.eq(self.layer),
-            offered.eq(valid[4] & (ranges_left != 0)),
+            offered.eq(valid[4] & has_range),
             self.ranges.valid.eq(offered),
             moves.eq(valid[4] & (~offered | self.ranges.ready)),
-            finishes.eq((ranges_left <= 1) & (pairs_left <= 1)),
             free[4].eq(~valid[4] | (moves & finishes)),
-            self.mark.valid.eq(moves & (pairs_left != 0)),
+            self.mark.valid.eq(moves & has_pair),
             self.mark.row.eq(mark_row),
             self.mark.second.eq(~((pairs_left == 1) & last_single)),
             self.mark.mask.eq(mark_mask),
@@ -162,6 +163,9 @@ class RangeGenerator(wiring.Component):
                 mark_row.eq(mark_row + 2),
                 ranges_left.eq(Mux(ranges_left == 0, 0, ranges_left - 1)),
                 pairs_left.eq(Mux(pairs_left == 0, 0, pairs_left - 1)),
+                has_range.eq(ranges_left > 1),
+                has_pair.eq(pairs_left > 1),
+                finishes.eq((ranges_left <= 2) & (pairs_left <= 2)),
             ]
         with m.If(free[4]):
             m.d.sync += [
@@ -170,6 +174,9 @@ class RangeGenerator(wiring.Component):
                 stride.eq(step),
                 ranges_left.eq(repeats),
                 pairs_left.eq(pairs),
+                has_range.eq(repeats != 0),
+                has_pair.eq(pairs != 0),
+                finishes.eq((repeats <= 1) & (pairs <= 1)),
                 last_single.eq(odd),
                 mark_row.eq(start),
                 mark_mask.eq(mask),

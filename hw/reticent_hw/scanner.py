@@ -8,6 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import Space
 
+from .bits import first_bits, lowest, several
 from .interfaces import ScanSignature, at_least_two, event_layout, index_shape, row_layout
 from .lane import SCAN_LATENCY
 
@@ -16,8 +17,8 @@ __all__ = ["EXAMINATION", "GROUPS", "NeuronScanner", "group_layout"]
 # Groups that may be under examination or wait for a serialiser. Examination takes
 # EXAMINATION cycles, so with some more it runs at one group a cycle.
 GROUPS = 32
-# From the issue of a group to its answer: addressing, the way to the lanes, and their pass.
-EXAMINATION = 3 + SCAN_LATENCY
+# From the issue of a group to its answer: addressing, to the lanes, their pass, the way back.
+EXAMINATION = 4 + SCAN_LATENCY
 
 
 def group_layout(config: BuildConfig) -> data.StructLayout:
@@ -51,7 +52,8 @@ class NeuronScanner(wiring.Component):
     source : LAYER row of the layer to examine; stable until `done`
     everything : examine all positions, touched or not; stable until `done`
     touched, row, columns : the layer's touched map: marked rows, and the columns of one
-    finished : lanes whose neurons may be examined; not looked at in the first 3 cycles of a pass
+    finished : lanes whose neurons may be examined; not looked at in the first
+        `lane.TARGET_LATENCY` cycles of a pass
     scan, lanes : a group, and the lanes that it is for; it reaches them in the next cycle, and
         `fired` and `change` come back from each
     local : send groups, not events; stable from `start` until `done`
@@ -93,44 +95,58 @@ class NeuronScanner(wiring.Component):
 
         # Find the next row with a touched position; after the last one the first comes again.
         # `ahead` are the rows still to come in this lap, `fresh` is a lap's first pick.
-        wanted_rows, wanted, ahead, later = (
-            Signal(len(self.touched), name=n) for n in ("wanted_rows", "wanted", "ahead", "later")
+        wanted_rows, wanted, ahead, others_ahead, following = (
+            Signal(len(self.touched), name=n)
+            for n in ("wanted_rows", "wanted", "ahead", "others_ahead", "following")
         )
         started, fresh, take = Signal(), Signal(), Signal()
+        last_of_lap, none_ahead = Signal(init=1), Signal(init=1)
         picked, found = Signal(), Signal()
-        next_row = Signal.like(self.row)
+        nothing_wanted = Signal()
         picked_wraps, wraps = Signal(), Signal()
         found_columns = Signal(c.map_columns)
         found_row, found_offset = Signal.like(self.row), Signal(c.state_address_bits)
         pick, load = Signal(), Signal()
-        for i in reversed(range(c.map_rows)):
-            with m.If(ahead[i]):
-                m.d.comb += next_row.eq(i)
+        all_rows = first_bits(m, source.rows, c.map_rows, "all_rows")
+        all_columns = Signal(c.map_columns)
+        every_column = first_bits(m, source.columns, c.map_columns, "every_column")
         m.d.comb += [
-            wanted.eq(Mux(self.everything, (1 << source.rows) - 1, self.touched)),
-            later.eq(ahead & (ahead - 1)),
+            wanted.eq(Mux(self.everything, all_rows, self.touched)),
             load.eq(~found | take),
             pick.eq(started | ~picked | load),
+            following.eq(Mux(last_of_lap, wanted_rows, others_ahead)),
         ]
-        m.d.sync += [started.eq(self.start), wanted_rows.eq(wanted)]
+        m.d.sync += [
+            started.eq(self.start),
+            wanted_rows.eq(wanted),
+            nothing_wanted.eq(~self.everything & (self.touched == 0)),
+            all_columns.eq(every_column),
+        ]
         with m.If(pick):
             m.d.sync += [
-                picked.eq(ahead != 0),
-                self.row.eq(next_row),
+                picked.eq(~none_ahead),
+                self.row.eq(lowest(ahead)),
                 picked_wraps.eq(fresh),
-                ahead.eq(Mux(later == 0, wanted_rows, later)),
-                fresh.eq(later == 0),
+                fresh.eq(last_of_lap),
             ]
         with m.If(load):
             m.d.sync += [
                 found.eq(picked),
-                found_columns.eq(Mux(self.everything, (1 << source.columns) - 1, self.columns)),
+                found_columns.eq(Mux(self.everything, all_columns, self.columns)),
                 found_row.eq(self.row),
                 found_offset.eq(self.row * source.row_stride),
                 wraps.eq(picked_wraps),
             ]
         with m.If(self.start):
-            m.d.sync += [ahead.eq(wanted), fresh.eq(1)]
+            m.d.comb += following.eq(wanted)
+            m.d.sync += fresh.eq(1)
+        with m.If(self.start | pick):
+            m.d.sync += [
+                ahead.eq(following),
+                others_ahead.eq(following & (following - 1)),
+                last_of_lap.eq(~several(following)),
+                none_ahead.eq(following == 0),
+            ]
         with m.If(self.start | started):
             m.d.sync += found.eq(0)
 
@@ -145,13 +161,7 @@ class NeuronScanner(wiring.Component):
         present, credit, issue, last_channel, last = (
             Signal(name=n) for n in ("present", "credit", "issue", "last_channel", "last")
         )
-        columns, lowest, others = Signal(c.map_columns), Signal.like(column), Signal.like(rest)
-        for i in reversed(range(c.map_columns)):
-            with m.If(columns[i]):
-                m.d.comb += lowest.eq(i)
         m.d.comb += [
-            columns.eq(Mux(take, found_columns, rest)),
-            others.eq(columns & (columns - 1)),
             present.eq(issuing & credit),
             last.eq(issue & last_channel & alone),
             take.eq(found & (~issuing | last)),
@@ -163,7 +173,13 @@ class NeuronScanner(wiring.Component):
                 index.eq(index + 1),
             ]
         with m.If(take | (issue & last_channel)):
-            m.d.sync += [column.eq(lowest), rest.eq(others), alone.eq(others == 0)]
+            # Both choices are worked out, for `take` is known late.
+            for target, of in (
+                (column, lowest),
+                (rest, lambda columns: columns & (columns - 1)),
+                (alone, lambda columns: ~several(columns)),
+            ):
+                m.d.sync += target.eq(Mux(take, of(found_columns), of(rest)))
         with m.If(take):
             m.d.sync += [
                 issuing.eq(1),
@@ -192,10 +208,12 @@ class NeuronScanner(wiring.Component):
             Signal(c.lanes, name=n) for n in ("active", "joiners", "remaining", "examined")
         )
         leave = Signal()
-        finished, newcomers = Signal(c.lanes), Signal()
+        some_active, all_joined = Signal(), Signal(init=1)
+        arrived, finished, newcomers = Signal(c.lanes), Signal(c.lanes), Signal()
         m.d.sync += [
-            finished.eq(self.finished),
-            newcomers.eq((self.finished & ~joined).any()),
+            arrived.eq(self.finished),
+            finished.eq(arrived),
+            newcomers.eq((arrived & ~joined).any()),
         ]
         m.d.comb += [
             oldest.eq(joins.r_data),
@@ -203,7 +221,7 @@ class NeuronScanner(wiring.Component):
             joiners.eq(Mux(present, finished & ~joined, 0)),
             remaining.eq(active & ~Mux(leave, oldest.lanes, 0)),
             examined.eq(remaining | joiners),
-            issue.eq(present & (active.any() | newcomers)),
+            issue.eq(present & (some_active | newcomers)),
             entry.index.eq(index),
             entry.lap.eq(lap),
             entry.lanes.eq(joiners),
@@ -212,12 +230,17 @@ class NeuronScanner(wiring.Component):
             joins.r_en.eq(leave),
         ]
         with m.If(present):
-            m.d.sync += [joined.eq(joined | joiners), active.eq(examined)]
+            m.d.sync += [
+                joined.eq(joined | joiners),
+                all_joined.eq((joined | joiners).all()),
+                active.eq(examined),
+                some_active.eq(examined.any()),
+            ]
         # After a pass nobody joins, not even where nothing was examined.
         with m.If(self.done):
-            m.d.sync += joined.eq(-1)
+            m.d.sync += [joined.eq(-1), all_joined.eq(1)]
         with m.If(self.start):
-            m.d.sync += joined.eq(0)
+            m.d.sync += [joined.eq(0), all_joined.eq(0)]
 
         # Address of the group, then through the lanes; the coordinates travel along.
         place = data.StructLayout({"y": y.shape(), "x": column.shape(), "k": k.shape()})
@@ -243,7 +266,18 @@ class NeuronScanner(wiring.Component):
         ]
         # Of each stream, groups in which something fired wait for its serialiser.
         count = c.lanes // c.streams
-        group = data.StructLayout({"y": y.shape(), "x": column.shape(), "sent": group_layout(c)})
+        # With the lowest lane that fired, and whether it alone did: known before they are needed.
+        group = data.StructLayout(
+            {
+                "y": y.shape(),
+                "x": column.shape(),
+                "sent": group_layout(c),
+                "lane": index_shape(count),
+                "single": unsigned(1),
+            }
+        )
+        arrived_fired, arrived_change = Signal.like(self.fired), Signal.like(self.change)
+        m.d.sync += [arrived_fired.eq(self.fired), arrived_change.eq(self.change)]
         credits, idle = [], []
         for i in range(c.streams):
             suffix = f"_{i}" if c.streams > 1 else ""
@@ -254,14 +288,17 @@ class NeuronScanner(wiring.Component):
                 Signal(group, name=f"{name}{suffix}") for name in ("answer", "head", "current")
             )
             outstanding = Signal(range(GROUPS + 1), name=f"outstanding{suffix}")
-            kept = answered & answer.sent.fired.any()
+            who = arrived_fired[i * count : (i + 1) * count]
+            kept = answered & who.any()
             popped = groups.r_en & groups.r_rdy
             m.d.comb += [
                 answer.y.eq(places[-1].y),
                 answer.x.eq(places[-1].x),
                 answer.sent.k.eq(places[-1].k),
-                answer.sent.fired.eq(self.fired[i * count : (i + 1) * count]),
-                *(answer.sent.change[j].eq(self.change[i * count + j]) for j in range(count)),
+                answer.sent.fired.eq(who),
+                *(answer.sent.change[j].eq(arrived_change[i * count + j]) for j in range(count)),
+                answer.lane.eq(lowest(who)),
+                answer.single.eq(~several(who)),
                 groups.w_data.eq(answer),
                 groups.w_en.eq(kept),
                 head.eq(groups.r_data),
@@ -275,16 +312,12 @@ class NeuronScanner(wiring.Component):
 
             # Serialise: lowest lane first.
             sending = Signal(name=f"sending{suffix}")
-            lane = Signal(index_shape(count), name=f"lane{suffix}")
-            fired = current.sent.fired
+            lane, fired = current.lane, current.sent.fired
             sent, emptied = Signal(name=f"sent{suffix}"), Signal(name=f"emptied{suffix}")
             others = Signal(count, name=f"others{suffix}")
-            for j in reversed(range(count)):
-                with m.If(fired[j]):
-                    m.d.comb += lane.eq(j)
             events, local_groups = self.events[i], self.groups[i]
             m.d.comb += [
-                others.eq(fired & (fired - 1)),
+                others.eq(fired & ~(1 << lane)),
                 events.valid.eq(sending & ~self.local),
                 local_groups.valid.eq(sending & self.local),
                 local_groups.p.eq(current.sent),
@@ -293,20 +326,24 @@ class NeuronScanner(wiring.Component):
                 events.p.slot.eq(current.sent.k * c.lanes + i * count + lane),
                 events.p.delta.eq(current.sent.change[lane]),
                 sent.eq(sending & Mux(self.local, local_groups.ready, events.ready)),
-                emptied.eq(~sending | (sent & (self.local | (others == 0)))),
+                emptied.eq(~sending | (sent & (self.local | current.single))),
                 groups.r_en.eq(emptied),
             ]
             with m.If(emptied):
                 m.d.sync += [sending.eq(groups.r_rdy), current.eq(head)]
             with m.Elif(sent):
-                m.d.sync += fired.eq(others)
+                m.d.sync += [
+                    fired.eq(others),
+                    lane.eq(lowest(others)),
+                    current.single.eq(~several(others)),
+                ]
             idle.append((outstanding == 0) & ~sending)
 
         everyone = Signal()
         m.d.comb += [
             credit.eq(Cat(credits).all()),
-            everyone.eq(joined.all() | (wanted_rows == 0)),
-            self.waiting.eq(~self.start & ~everyone & ~active.any() & Cat(idle).all()),
-            self.done.eq(~self.start & everyone & ~active.any() & Cat(idle).all()),
+            everyone.eq(all_joined | nothing_wanted),
+            self.waiting.eq(~self.start & ~everyone & ~some_active & Cat(idle).all()),
+            self.done.eq(~self.start & everyone & ~some_active & Cat(idle).all()),
         ]
         return m

@@ -7,13 +7,16 @@ from amaranth.lib.wiring import In, Out
 from reticent.config import BuildConfig
 from reticent.layout import LOST_CAUSES, WORD_BITS, Space
 
-from .counters import COUNTS, sum_of
+from .bits import sum_of
+from .counters import COUNTS
 from .interfaces import LoadSignature, ScanSignature, index_shape, result_stream, row_layout
+from .lane import STATE_LATENCY
 from .memory import LoadedMemory
 
 __all__ = ["PROBE_LATENCY", "Sequencer"]
 
-PROBE_LATENCY = 3  # cycles from `scan.row` to the lanes' `state`
+# Cycles from `scan.row` to the lanes' `state`: to the lanes and back, a register at either end.
+PROBE_LATENCY = 2 + STATE_LATENCY
 PARTIAL = 4  # lanes whose outputs are added in one cycle
 
 
@@ -114,11 +117,14 @@ class Sequencer(wiring.Component):
         begun = Signal()  # the frame's clock has begun before phase 0
         source_done = Mux(self.phase == 0, self.source_done[0], self.source_done[1])
         m.d.comb += [
-            self.last_phase.eq(self.phase + 1 == self.layers),
             self.counting.eq(begun | self.running),
         ]
         with m.If(self.last_taken):
             m.d.sync += begun.eq(1)
+        # These follow a cycle later, long before they are looked at.
+        last_word, last_lane, last_layer = (
+            Signal(name=n) for n in ("last_word", "last_lane", "last_layer")
+        )
 
         causes = {name: i for i, name in enumerate(LOST_CAUSES)}
         with m.If(~self.running):
@@ -134,6 +140,7 @@ class Sequencer(wiring.Component):
         walk = Signal(c.state_address_bits)
         map_row = Signal(range(c.map_rows + 1))
         in_row, k = Signal(c.state_address_bits), Signal(range(c.channel_depth))
+        row_ends, last_row = Signal(), Signal()  # at the last neuron of a row; in the last row
         parity = Signal()
 
         # Output k * lanes + lane of the last layer is in lane `lane`; in a local layer output k is
@@ -145,8 +152,14 @@ class Sequencer(wiring.Component):
         partial = [
             Signal(signed(WORD_BITS), name=f"partial_{i}") for i in range(-(-c.lanes // PARTIAL))
         ]
-        chosen = [Mux(local | (lane == i), state, 0) for i, state in enumerate(self.state)]
+        is_chosen = Signal(c.lanes)
+        chosen = [Mux(is_chosen[i], state, 0) for i, state in enumerate(self.state)]
         m.d.sync += [
+            self.last_phase.eq(self.phase + 1 == self.layers),
+            last_word.eq(word + 1 == self.outputs),
+            last_lane.eq(local | (lane == c.lanes - 1)),
+            last_layer.eq(self.read_layer + 1 == self.layers),
+            is_chosen.eq(Mux(local, -1, 1 << lane)),
             *(
                 total.eq(sum_of(chosen[i * PARTIAL : (i + 1) * PARTIAL]))
                 for i, total in enumerate(partial)
@@ -173,10 +186,17 @@ class Sequencer(wiring.Component):
                     k.eq(0),
                     parity.eq(~upcoming[0]),
                 ]
-                m.next = "INIT_WALK"
+                m.next = "INIT_BEGIN"
                 with m.If(upcoming >= self.layers):
                     m.d.sync += upcoming.eq(0)
                     m.next = "RELOAD"
+
+            with m.State("INIT_BEGIN"):
+                m.d.sync += [
+                    row_ends.eq(self.target.row_stride == 1),
+                    last_row.eq(self.target.rows == 1),
+                ]
+                m.next = "INIT_WALK"
 
             with m.State("INIT_WALK"):
                 m.d.comb += [
@@ -189,9 +209,15 @@ class Sequencer(wiring.Component):
                     in_row.eq(in_row + 1),
                     k.eq(Mux(k + 1 == self.target.channels, 0, k + 1)),
                 ]
-                with m.If(in_row + 1 == self.target.row_stride):
-                    m.d.sync += [in_row.eq(0), map_row.eq(map_row + 1)]
-                    with m.If(map_row + 1 == self.target.rows):
+                m.d.sync += row_ends.eq(in_row + 2 == self.target.row_stride)
+                with m.If(row_ends):
+                    m.d.sync += [
+                        in_row.eq(0),
+                        row_ends.eq(self.target.row_stride == 1),
+                        map_row.eq(map_row + 1),
+                        last_row.eq(map_row + 2 == self.target.rows),
+                    ]
+                    with m.If(last_row):
                         m.d.sync += upcoming.eq(upcoming + 1)
                         m.next = "INIT_FETCH"
 
@@ -272,10 +298,10 @@ class Sequencer(wiring.Component):
                 emit(answer)
                 with m.If(results.ready):
                     m.d.sync += [word.eq(word + 1), lane.eq(lane + 1)]
-                    with m.If(local | (lane == c.lanes - 1)):
+                    with m.If(last_lane):
                         m.d.sync += [lane.eq(0), walk.eq(walk + 1)]
                     m.next = "OUTPUT_READ"
-                    with m.If(word + 1 == self.outputs):
+                    with m.If(last_word):
                         m.d.sync += self.read_layer.eq(0)
                         m.next = "COUNTS_READ"
 
@@ -296,7 +322,7 @@ class Sequencer(wiring.Component):
                 with m.If(results.ready):
                     m.d.sync += self.read_layer.eq(self.read_layer + 1)
                     m.next = "COUNTS_READ"
-                    with m.If(self.read_layer + 1 == self.layers):
+                    with m.If(last_layer):
                         m.next = "TOTAL"
 
             with m.State("TOTAL"):

@@ -68,8 +68,8 @@ class TouchedMap(wiring.Component):
             for i in range(parity, len(marked), 2):
                 with m.If(marks & (marked_row == i // 2)):
                     m.d.sync += marked[i].eq(1)
-            with m.If(self.row[0] == parity):
-                m.d.comb += self.columns.eq(before)
+            with m.If((self.row[0] == parity) & marked.bit_select(self.row, 1)):
+                m.d.comb += self.columns.eq(read.data)
         with m.If(self.clear):
             m.d.sync += marked.eq(0)
         return m

@@ -30,14 +30,16 @@ Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint64]
 
 STAGES = 5  # of a range generator
-BROADCAST = 4  # from the offer of a range until it is in the lanes' FIFOs
-ROOM = 2  # cycles from the FIFOs' levels to the generators
+BROADCAST = 5  # from the offer of a range until it is in the lanes' FIFOs
+ROOM = 3  # cycles from the FIFOs' levels to the generators
 SCAN_START = 4  # from the start of a pass to its first group
-SCAN_LATENCY = 10  # from the issue of a group to its answer: addressing and the lanes' pass
+SCAN_LATENCY = 12  # from the issue of a group to its answer: addressing and the lanes' pass
 GROUPS = 32  # groups under examination or waiting for a serialiser
 RING = 64  # places of a ring that holds groups; a power of two above GROUPS
-FINISHES = 4  # cycles from the last fetch of a layer until the lane may be examined
-PIPELINE = 6  # cycles from the last fetch of a lane until it is known to be idle
+FINISHES = 5  # cycles from the last fetch of a layer until the lane may be examined
+GO = 1  # cycles from the start of phase 0 until lanes may fetch
+KNOWN = 3  # cycles until it is known that a lane is at work
+PIPELINE = 5 + KNOWN  # cycles from the last fetch of a lane until it is known to be idle
 NEVER = 1 << 60
 
 
@@ -614,7 +616,7 @@ def _frame(
 
         # The lanes, and the frame's clock.
         if running:
-            multiply = _fetch(lanes, t, parity)
+            multiply = _fetch(lanes, t, parity) if t >= began + GO else 0
             if phase == last:
                 for lane in range(count):
                     lanes_until = max(lanes_until, lanes.until[lane] + PIPELINE)
@@ -629,7 +631,7 @@ def _frame(
         lanes.layer[BROADCAST - 1] = parity
         if _broadcast(lanes, parity, tables):
             moved = True
-            lanes_until = max(lanes_until, t + 1)
+            lanes_until = max(lanes_until, t + KNOWN)
         if place[NEXT_PUSH] <= t:
             moved = True
             _push(encoder, t)

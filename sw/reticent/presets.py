@@ -29,7 +29,7 @@ class BoardPreset:
 _REFERENCE = {
     "queue_depth": 512,
     "frame_depth": 7168,
-    "pointer_depth": 2176,
+    "pointer_depth": 2128,
     "map_depth": 128,
     "map_rows": 20,
     "map_columns": 20,

@@ -7,6 +7,7 @@ from reticent_sim.small import SMALL
 
 BUILD = SMALL.replace(
     lanes=4,
+    fifo_depth=12,
     queue_depth=32,
     stack=4,
     frame_depth=512,

@@ -15,7 +15,7 @@ TWO = SMALL.replace(queue_depth=16, stack=2, state_depth_odd=128, channel_depth=
         pytest.param(
             TWO.replace(
                 lanes=3,
-                fifo_depth=9,
+                fifo_depth=11,
                 queue_depth=50,
                 stack=3,
                 state_depth_even=200,

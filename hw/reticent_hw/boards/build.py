@@ -116,6 +116,8 @@ def _prepared(target: Target, chain: str, folder: Path, **options: object) -> No
     platform = target.platform(toolchain=chain)
     platform.aim = target.board.clock_hz / 1e6
     platform.plan_memories(target.board.device, memories_of_target(target))
+    if chain == TRELLIS.name:
+        options |= platform.yosys_scripts()
     platform.prepare(BoardTop(target), NAME, debug_verilog=False, **options).extract(folder)
 
 

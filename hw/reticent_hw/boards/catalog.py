@@ -13,19 +13,20 @@ from reticent.boards import Board
 from reticent.presets import BoardPreset, find_preset
 
 from .memories import ShapedMemories
+from .shared import SharedModules
 
 __all__ = ["Target", "target"]
 
 
-class _Ulx3s(ShapedMemories, ulx3s.ULX3S_85F_Platform):
+class _Ulx3s(SharedModules, ShapedMemories, ulx3s.ULX3S_85F_Platform):
     pass
 
 
-class _Ecpix5(ShapedMemories, ecpix5.ECPIX585Platform):
+class _Ecpix5(SharedModules, ShapedMemories, ecpix5.ECPIX585Platform):
     pass
 
 
-class _OrangeCrab(ShapedMemories, orangecrab_r0_2.OrangeCrabR0_2_85FPlatform):
+class _OrangeCrab(SharedModules, ShapedMemories, orangecrab_r0_2.OrangeCrabR0_2_85FPlatform):
     # Its USB socket is wired to the FPGA itself: the serial port is on the pins 0 (RX) and 1 (TX).
     resources = [  # noqa: RUF012 as in the class that it extends
         *orangecrab_r0_2.OrangeCrabR0_2_85FPlatform.resources,

@@ -26,6 +26,7 @@ from reticent.link.protocol import (
 
 from ..interfaces import command_stream, pixel_stream, result_stream
 from .receiver import RequestReceiver
+from .register import StreamRegister
 from .replier import Replier
 
 __all__ = ["PATIENCE", "Link"]
@@ -106,7 +107,9 @@ class Link(wiring.Component):
         m.submodules.replier = replier = Replier(reply_bytes)
         connect(m, wiring.flipped(self.received), receiver.bytes)
         connect(m, replier.bytes, wiring.flipped(self.sent))
-        payload, content = receiver.payload, replier.content
+        m.submodules.content = register = StreamRegister(8)
+        connect(m, register.behind, replier.content)
+        payload, content = receiver.payload, register.before
 
         # Words of the link itself.
         counted = {
@@ -121,7 +124,8 @@ class Link(wiring.Component):
         words = dict(self._constants)
         for word, event in counted.items():
             words[word] = counter = Signal(WORD_BITS, name=f"count_{word.name.lower()}")
-            m.d.sync += counter.eq(counter + event)
+            happened = Signal(name=f"happened_{word.name.lower()}")
+            m.d.sync += [happened.eq(event), counter.eq(counter + happened)]
         # A reset does not clear the boot counter; it is what the reset makes it count.
         words[LinkWord.BOOT] = boot = Signal(WORD_BITS, reset_less=True)
         woken = Signal(init=1)
@@ -139,14 +143,18 @@ class Link(wiring.Component):
         width, left = Signal(8 * WIDTH), Signal(8 * COUNT)
         is_link = address[SPACE_SHIFT:] == LINK_SPACE
         word, bytes_left = Signal(WORD_BITS), Signal(range(WORD_BITS // 8 + 1))
+        # A cycle later: bytes of a payload are further apart.
+        ends_word = Signal()
+        m.d.sync += ends_word.eq(index + 1 == width)
         final, last = Signal(), Signal()  # part of the frame, word of the result
         token = Signal(8)
 
+        # A choice of many, so it follows a cycle later.
         link_word = Signal(WORD_BITS)
         with m.Switch(Mux(kind == Request.HELLO, index, address[: len(index)])):
             for number, value in words.items():
                 with m.Case(number):
-                    m.d.comb += link_word.eq(value)
+                    m.d.sync += link_word.eq(value)
 
         # What the core took, or what it read back, as a digest.
         m.submodules.digest = digest = crc.Processor(CRC32_ISO_HDLC(data_width=2 * WORD_BITS))
@@ -158,9 +166,13 @@ class Link(wiring.Component):
             self.commands.p.space.eq(address[SPACE_SHIFT:]),
             self.commands.p.write.eq(writing),
             issued.eq(is_link | (self.commands.valid & self.commands.ready)),
-            digest.data.eq(Cat(address, word)),
             self.busy.eq(receiver.held | replier.busy),
         ]
+
+        # A cycle later, for its logic is deep.
+        digested = Signal()
+        m.d.sync += digest.data.eq(Cat(address, word))
+        m.d.sync += digest.valid.eq(digested)
 
         # Waiting for the core.
         waiting, waited = Signal(), Signal(self._patience)
@@ -239,7 +251,7 @@ class Link(wiring.Component):
                         with m.Else():
                             with m.Switch(kind):
                                 with m.Case(Request.HELLO):
-                                    m.next = "hello"
+                                    m.next = "greet"
                                 with m.Case(Request.WRITE):
                                     m.next = "run"
                                 with m.Case(Request.READ, Request.CHECK):
@@ -249,6 +261,8 @@ class Link(wiring.Component):
                                 with m.Default():
                                     refuse(Status.UNKNOWN)
 
+            with m.State("greet"):  # `link_word` follows `index` in the next cycle
+                m.next = "hello"
             with m.State("hello"):
                 m.d.sync += [word.eq(link_word), index.eq(index + 1)]
                 with m.If(index == LINK_WORDS):
@@ -276,7 +290,7 @@ class Link(wiring.Component):
                     # Whatever is above the bytes of this run is zero.
                     with m.If(index == 0):
                         m.d.sync += word[8:].eq(0)
-                    with m.If(index + 1 == width):
+                    with m.If(ends_word):
                         m.d.sync += index.eq(0)
                         m.next = "write"
                     with m.Elif(index == WORD_BITS // 8 - 1):
@@ -290,7 +304,7 @@ class Link(wiring.Component):
                 m.d.comb += [
                     writing.eq(1),
                     self.commands.valid.eq(~is_link),
-                    digest.valid.eq(issued),
+                    digested.eq(issued),
                 ]
                 with m.If(issued):
                     m.d.comb += waiting.eq(0)
@@ -411,13 +425,14 @@ class Link(wiring.Component):
                     m.next = "finish"
             with m.State("finish"):
                 # The reply that does not fit is replaced by one that says so.
-                with m.If(replier.overflow):
-                    m.d.comb += replier.begin.eq(1)
-                    m.d.sync += [status.eq(Status.TOO_LONG), index.eq(0)]
-                    m.next = "header"
-                with m.Elif(content.ready):
-                    m.d.comb += [replier.finish.eq(1), receiver.release.eq(1)]
-                    m.next = "idle"
+                with m.If(content.ready & replier.content.ready):
+                    with m.If(replier.overflow):
+                        m.d.comb += replier.begin.eq(1)
+                        m.d.sync += [status.eq(Status.TOO_LONG), index.eq(0)]
+                        m.next = "header"
+                    with m.Else():
+                        m.d.comb += [replier.finish.eq(1), receiver.release.eq(1)]
+                        m.next = "idle"
 
             with m.State("stuck"):
                 m.d.comb += counted[LinkWord.STUCK].eq(1)

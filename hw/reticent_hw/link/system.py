@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out, connect
 
 from ..core import Core
 from .link import Link
+from .register import StreamRegister
 from .uart import UartReceiver, UartTransmitter
 
 __all__ = ["System"]
@@ -48,10 +49,17 @@ class System(wiring.Component):
 
         connect(m, receiver.bytes, link.received)
         connect(m, link.sent, transmitter.bytes)
-        for name in ("commands", "pixels"):
-            connect(m, getattr(link, name), getattr(self.core, name))
-        for name in ("replies", "results"):
-            connect(m, getattr(self.core, name), getattr(link, name))
+        # Registers of the core's domain: what is on its way is gone with the core's reset.
+        for name, source, target in (
+            ("commands", link, self.core),
+            ("pixels", link, self.core),
+            ("replies", self.core, link),
+            ("results", self.core, link),
+        ):
+            register = StreamRegister(getattr(source, name).payload.shape())
+            m.submodules[f"{name}_register"] = DomainRenamer("core")(register)
+            connect(m, getattr(source, name), register.before)
+            connect(m, register.behind, getattr(target, name))
         m.d.comb += [
             receiver.rx.eq(self.rx),
             link.lost.eq(receiver.lost),

@@ -27,8 +27,6 @@ from reticent_sim.bench import BLOCKS
 
 __all__ = [
     "CONFIG",
-    "FINISHED_AFTER",
-    "SCAN_AFTER",
     "Bench",
     "Pace",
     "Port",
@@ -42,11 +40,6 @@ __all__ = [
 
 PERIOD = 2  # simulator steps of a clock cycle
 LONGEST = 200_000  # cycles of one test; far more than any takes
-
-# From the cycle in which a lane is seen `finished` to the earliest scan that reaches it: `Lane`
-# relies on it, and `NeuronScanner` with a register behind it keeps it.
-SCAN_AFTER = 3
-FINISHED_AFTER = 3  # cycles from the beginning of a pass, when `target` changes, to a true answer
 
 CONFIG = BuildConfig.from_dict(json.loads(os.environ["RETICENT_BENCH_CONFIG"]))
 

@@ -9,9 +9,15 @@ import numpy as np
 from reticent.arithmetic import THRESHOLD_MAX, WEIGHT_MAX, fires, requantise
 from reticent.layout import Space
 from reticent_hw.interfaces import row_layout
-from reticent_hw.lane import OFFER_LATENCY, ROOM_LATENCY, SCAN_LATENCY
+from reticent_hw.lane import (
+    OFFER_LATENCY,
+    ROOM_LATENCY,
+    SCAN_AFTER,
+    SCAN_LATENCY,
+    TARGET_LATENCY,
+)
 
-from .common import CONFIG, FINISHED_AFTER, SCAN_AFTER, Bench, Pace, bench_test, pack
+from .common import CONFIG, Bench, Pace, bench_test, pack
 
 DEPTHS = (CONFIG.state_depth_even, CONFIG.state_depth_odd)
 LANE = CONFIG.lanes - 1
@@ -149,14 +155,14 @@ async def watch_multiplications(bench: Bench, seen: list[tuple[int, int]]) -> No
 
 
 async def drained(bench: Bench) -> None:
-    """Until nothing is in flight: `busy` follows an offer a cycle later."""
+    """Until nothing is in flight: `busy` follows an offer two cycles later."""
     await bench.cycles(SCAN_LATENCY)
     await bench.until(lambda: not bench["busy"])
 
 
 async def finished(bench: Bench) -> None:
     """From the cycle in which the target changes until `finished`; then the earliest scan."""
-    await bench.cycles(FINISHED_AFTER)
+    await bench.cycles(TARGET_LATENCY)
     while True:
         await bench.middle
         if bench["finished"]:

@@ -38,15 +38,18 @@ def interesting(rng: np.random.Generator, shift: int, signed: bool) -> Neuron:
 async def examine(bench: Bench, shift: int, signed: bool, threshold: int, neurons: list[Neuron]):
     """One neuron a cycle; the answer to each stands at the outputs `LATENCY` cycles later."""
     bench["shift"], bench["is_signed"], bench["threshold"] = shift, signed, threshold
+    valid = bench.rng.random(len(neurons)) < 0.9
     for i in range(len(neurons) + LATENCY):
         if i < len(neurons):
+            bench["valid"] = valid[i]
             bench["acc"], bench["multiplier"], sent = neurons[i]
             bench["sent"] = sent & 0xFF
         await bench.middle
         if i >= LATENCY:
             acc, multiplier, sent = neurons[i - LATENCY]
             activation = int(requantise(acc, multiplier, shift, signed))
-            expected = (activation, activation - sent, int(fires(activation, sent, threshold)))
+            fired = int(valid[i - LATENCY] and fires(activation, sent, threshold))
+            expected = (activation, activation - sent, fired)
             stored = bench["activation"]
             got = (stored - 256 * (signed and stored > 127), bench["change"], bench["fired"])
             if got != expected:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import cocotb
 import numpy as np
 
-from reticent_hw.lane import SCAN_LATENCY
+from reticent_hw.lane import SCAN_AFTER, SCAN_LATENCY, TARGET_LATENCY
 from reticent_hw.scanner import EXAMINATION
 
-from .common import CONFIG, FINISHED_AFTER, SCAN_AFTER, Bench, Pace, Sink, bench_test
+from .common import CONFIG, Bench, Pace, Sink, bench_test
 
 LANES = CONFIG.lanes
 STREAMS = CONFIG.streams
@@ -129,11 +129,11 @@ class Lanes:
         while True:
             await bench.edge
             spent = bench.cycle - self.began
-            if spent < FINISHED_AFTER:
+            if spent < TARGET_LATENCY:
                 bench["finished"] = int(bench.rng.integers(ALL + 1))
                 continue
             for lane in range(LANES):
-                if spent == max(FINISHED_AFTER, self.finish[lane]):
+                if spent == max(TARGET_LATENCY, self.finish[lane]):
                     self.since[lane] = bench.cycle
             bench["finished"] = sum((spent >= at) << i for i, at in enumerate(self.finish))
 
@@ -168,7 +168,7 @@ class Lanes:
     def finished(self) -> int:
         """Lanes that have finished."""
         spent = self.bench.cycle - self.began
-        return sum((spent >= max(FINISHED_AFTER, at)) << i for i, at in enumerate(self.finish))
+        return sum((spent >= max(TARGET_LATENCY, at)) << i for i, at in enumerate(self.finish))
 
     async def _show_map(self) -> None:
         bench = self.bench
@@ -322,7 +322,7 @@ async def it_waits_for_lanes_that_work(dut):
         groups = len(layer.expected_rows())
         while order:
             for lane in [order.pop() for _ in range(min(len(order), int(rng.integers(1, 3))))]:
-                player.lanes.finish[lane] = bench.cycle - player.lanes.began + FINISHED_AFTER
+                player.lanes.finish[lane] = bench.cycle - player.lanes.began + TARGET_LATENCY
             await bench.cycles(SLACK)
             await bench.until(lambda: bench["waiting"] or bench["done"])
             bench.check("done", bench["done"], int(not order))

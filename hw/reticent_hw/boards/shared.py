@@ -1,0 +1,33 @@
+"""One module for components that are alike, also in the netlist of a board."""
+
+from amaranth import *
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from ..export import shared_instance
+
+__all__ = ["SharedModules"]
+
+
+class SharedModules:
+    """A part of a platform whose Yosys synthesises such a module once, and by itself.
+
+    So synthesis is quick, and registers of two instances stay two, although their contents are the
+    same: each has its place beside what it drives. Instances are dissolved in the netlist.
+    """
+
+    def share(self, name: str, component: wiring.Component, reset: Value) -> Elaboratable:
+        """An instance of the module `name`; the first component of that name defines it."""
+        file = f"{name}.il"
+        if file in self.extra_files:
+            component._MustUse__used = True
+        else:
+            self.add_file(file, rtlil.convert(component, name=name, platform=self, emit_src=False))
+        return shared_instance(name, component, reset)
+
+    def yosys_scripts(self) -> dict[str, str]:
+        """Amaranth's overrides for it."""
+        return {
+            "script_after_read": "setattr -mod -set keep_hierarchy 1 reticent_lane",
+            "script_after_synth": "setattr -mod -unset keep_hierarchy reticent_lane\nflatten\nstat",
+        }
