@@ -17,7 +17,7 @@ __all__ = ["EXAMINATION", "GROUPS", "NeuronScanner", "group_layout"]
 # Groups that may be under examination or wait for a serialiser. Examination takes
 # EXAMINATION cycles, so with some more it runs at one group a cycle.
 GROUPS = 32
-# From the issue of a group to its answer: addressing, the way to the lanes, their pass, the way back.
+# From the issue of a group to its answer: addressing, to the lanes, their pass, the way back.
 EXAMINATION = 4 + SCAN_LATENCY
 
 
