@@ -82,16 +82,17 @@ class Core(wiring.Component):
             for name, half in zip(("even", "odd"), maps, strict=True):
                 m.submodules[f"touched_{name}_{i}"] = restart(half[i])
         m.submodules.scanner = restart(scanner)
-        # The lanes are far away: their reset, too, has a whole cycle to reach them.
-        reset_lanes = Signal(init=1)
-        m.d.sync += reset_lanes.eq(host.restart)
-        # With the last that the lanes said before it.
-        m.submodules.counters = ResetInserter(host.restart | reset_lanes)(counters)
+        # The lanes are far away: a restart takes its time to reach them, and what they say until
+        # then is not counted.
+        restarting = Signal(2, init=-1)
+        m.d.sync += restarting.eq(Cat(host.restart, restarting[0]))
+        m.submodules.counters = ResetInserter(host.restart | restarting.any())(counters)
         for i, lane in enumerate(lanes):
             if hasattr(platform, "share"):
-                m.submodules[f"lane_{i}"] = platform.share("reticent_lane", lane, reset_lanes)
+                m.submodules[f"lane_{i}"] = platform.share("reticent_lane", lane)
             else:
-                m.submodules[f"lane_{i}"] = ResetInserter(reset_lanes)(lane)
+                m.submodules[f"lane_{i}"] = lane
+            m.d.comb += lane.restart.eq(restarting[0])
             m.d.comb += lane.index.eq(i)
 
         connect(m, flipped(self.commands), host.commands)

@@ -52,13 +52,13 @@ class VerilogPlatform:
     def __init__(self) -> None:
         self.modules: dict[str, str] = {}
 
-    def share(self, name: str, component: wiring.Component, reset: Value) -> Elaboratable:
+    def share(self, name: str, component: wiring.Component) -> Elaboratable:
         """An instance of the module `name`; the first component of that name defines it."""
         if name not in self.modules:
             self.modules[name] = _convert(component, name, self)
         else:
             component._MustUse__used = True
-        return shared_instance(name, component, reset)
+        return shared_instance(name, component)
 
     def get_memory(self, rows: memory.Memory) -> Elaboratable:
         """Amaranth's hook for memories."""
@@ -89,9 +89,12 @@ class VerilogPlatform:
         )
 
 
-def shared_instance(name: str, component: wiring.Component, reset: Value) -> Instance:
-    """An instance of the module `name` with the ports of a component."""
-    ports = {"i_clk": ClockSignal(), "i_rst": reset}
+def shared_instance(name: str, component: wiring.Component) -> Instance:
+    """An instance of the module `name` with the ports of a component.
+
+    Its reset is not used: such a component is far away from others, and told to restart by a port.
+    """
+    ports = {"i_clk": ClockSignal(), "i_rst": C(0, 1)}
     for path, member, value in component.signature.flatten(component):
         direction = "i" if member.flow == wiring.In else "o"
         ports[f"{direction}_{'__'.join(str(part) for part in path)}"] = value

@@ -130,7 +130,7 @@ class Lane(wiring.Component):
     their bus, `OFFER_LATENCY` cycles later; ranges that hold no weight of this lane are dropped
     there and cost it nothing. From the FIFOs one stored weight a cycle is fetched, multiplied and
     accumulated, without a bubble between ranges and without stalls: an accumulator that is still
-    on its way to memory is forwarded. From the fetch of a weight to the write of its accumulator 5
+    on its way to memory is forwarded. From the fetch of a weight to the write of its accumulator 6
     cycles pass.
 
     Two state memories hold the neurons of even and of odd layers. A lane may still work on the
@@ -142,6 +142,7 @@ class Lane(wiring.Component):
 
     Members
     -------
+    restart : forget everything; takes effect a cycle later
     index : number of this lane, constant
     go : weights may be fetched; without it ranges only wait
     offer, range : a range for the lane, on each bus; only while there is `room`
@@ -166,6 +167,7 @@ class Lane(wiring.Component):
         c = config
         super().__init__(
             {
+                "restart": In(1),
                 "index": In(c.lane_bits),
                 "load": In(LoadSignature(c)),
                 "go": In(1),
@@ -189,6 +191,13 @@ class Lane(wiring.Component):
         )
 
     def elaborate(self, platform):
+        m = Module()
+        restart = Signal(init=1)
+        m.d.sync += restart.eq(self.restart)
+        m.submodules.inside = ResetInserter(restart)(self._inside())
+        return m
+
+    def _inside(self):
         m = Module()
         c = self._config
 
@@ -235,7 +244,7 @@ class Lane(wiring.Component):
             m.submodules[f"fifo{suffix}"] = queue = fifo.SyncFIFO(
                 width=Shape.cast(waiting).width, depth=c.fifo_depth
             )
-            stages = [Signal(name=f"looked_up{suffix}_{j}") for j in range(2)]
+            steps = [Signal(name=f"looked_up{suffix}_{j}") for j in range(2)]
             asked = Signal(range_layout(c), name=f"asked{suffix}")
             found, entry, head = (
                 Signal(waiting, name=f"{n}{suffix}") for n in ("found", "entry", "head")
@@ -247,12 +256,12 @@ class Lane(wiring.Component):
                 entry.eq(found),
                 entry.single.eq(found.cursor + 1 == found.end),
                 queue.w_data.eq(entry),
-                queue.w_en.eq(stages[1] & (found.cursor != found.end)),
+                queue.w_en.eq(steps[1] & (found.cursor != found.end)),
                 head.eq(queue.r_data),
             ]
             m.d.sync += [
-                stages[0].eq(offers[i]),
-                stages[1].eq(stages[0]),
+                steps[0].eq(offers[i]),
+                steps[1].eq(steps[0]),
                 asked.eq(offered),
                 found.cursor.eq(first.data.start),
                 found.end.eq(end.data.start),
@@ -264,10 +273,10 @@ class Lane(wiring.Component):
             queues.append(queue)
             heads.append(head)
             starts.append(found.cursor)
-            looked_up += [offers[i], *stages]
+            looked_up += [offers[i], *steps]
             entering += [
                 (offers[i], offered.layer),
-                (stages[0], asked.layer),
+                (steps[0], asked.layer),
                 (queue.w_en, found.layer),
             ]
 
@@ -314,29 +323,35 @@ class Lane(wiring.Component):
                                 turn.eq((i + 1) % c.streams),
                             ]
 
-        # Multiply: weight and address are known one cycle after the fetch, and registered.
-        fetched, ready, loaded_row, multiplied, summed = (
-            Signal(name=n) for n in ("fetched", "ready", "loaded_row", "multiplied", "summed")
-        )
-        layers = [Signal(name=f"layer_{i}") for i in range(5)]  # of these stages
-        base, delta = Signal(c.base_bits), Signal(signed(DELTA_BITS))
-        row, factor, change = Signal(c.state_address_bits), Signal.like(delta), Signal.like(delta)
+        # Multiply: memory answers a cycle after the fetch. Its blocks are far apart and slow, so
+        # the answer is registered before anything depends on it.
+        fetched, _, ready, loaded_row, multiplied, summed = stages = [
+            Signal(name=n)
+            for n in ("fetched", "answered", "ready", "loaded_row", "multiplied", "summed")
+        ]
+        layers = [Signal(name=f"layer_{name}") for name in range(len(stages))]
+        _, _, ready_layer, loaded_layer, _, summed_layer = layers
+        bases = [Signal(c.base_bits, name=f"base_{i}") for i in range(2)]
+        deltas = [Signal(signed(DELTA_BITS), name=f"delta_{i}") for i in range(2)]
+        stored = Signal.like(weight.data)
+        row = Signal(c.state_address_bits)
+        factor, change = Signal.like(deltas[0]), Signal.like(deltas[0])
         products = [Signal(signed(c.weight_bits + DELTA_BITS), name=f"product_{i}") for i in (0, 1)]
         m.d.sync += [
             fetched.eq(active),
-            base.eq(current.base),
-            delta.eq(current.delta),
-            ready.eq(fetched),
-            row.eq(base - weight.data.relative),
-            factor.eq(weight.data.weight),
-            change.eq(delta),
-            products[0].eq(factor * change),
-            products[1].eq(products[0]),
-            loaded_row.eq(ready),
-            multiplied.eq(loaded_row),
-            summed.eq(multiplied),
+            *(later.eq(earlier) for earlier, later in pairwise(stages)),
             layers[0].eq(current.layer),
             *(later.eq(earlier) for earlier, later in pairwise(layers)),
+            bases[0].eq(current.base),
+            bases[1].eq(bases[0]),
+            deltas[0].eq(current.delta),
+            deltas[1].eq(deltas[0]),
+            stored.eq(weight.data),
+            row.eq(bases[1] - stored.relative),
+            factor.eq(stored.weight),
+            change.eq(deltas[1]),
+            products[0].eq(factor * change),
+            products[1].eq(products[0]),
         ]
 
         # Accumulate. A row is read while it is `ready`, in a register when `multiplied`, written
@@ -358,7 +373,7 @@ class Lane(wiring.Component):
             rows[0].eq(row),
             *(later.eq(earlier) for earlier, later in pairwise(rows)),
             *(
-                near[i].eq((row == rows[i]) & (layers[1] == layers[2 + i]) & behind_valid[i])
+                near[i].eq((row == rows[i]) & (ready_layer == layers[3 + i]) & behind_valid[i])
                 for i in range(3)
             ),
             *(same[i].eq(near[i]) for i in range(3)),
@@ -368,8 +383,8 @@ class Lane(wiring.Component):
             written_sent.eq(old.sent),
         ]
 
-        # A scan reads its row two cycles after it saw `finished`, or later, and that is registered:
-        # so sums whose row is being read will be in memory in time.
+        # A scan reads its row SCAN_AFTER + 1 cycles after `finished`, or later: so sums whose
+        # weights are already on their way will be in memory in time.
         m.d.sync += self.finished.eq(
             ~(
                 old_heads.any()
@@ -429,9 +444,9 @@ class Lane(wiring.Component):
             state = memory.Memory(shape=row_layout(c, Space.STATE_EVEN), depth=depth, init=[])
             m.submodules[f"state_{name}"] = state
             read, write = state.read_port(), state.write_port()
-            with m.If(layers[2] == parity):
+            with m.If(loaded_layer == parity):
                 m.d.comb += read_row.eq(read.data)
-            with m.If(ready & (layers[1] == parity)):
+            with m.If(ready & (ready_layer == parity)):
                 m.d.comb += read.addr.eq(row)
             with m.Else():
                 m.d.comb += read.addr.eq(scan.row)
@@ -450,7 +465,7 @@ class Lane(wiring.Component):
                         write.data.sent.eq(0),
                         write.en.eq(1),
                     ]
-            with m.If(summed & (layers[4] == parity)):
+            with m.If(summed & (summed_layer == parity)):
                 m.d.comb += [
                     write.addr.eq(rows[2]),
                     write.data.acc.eq(sums[0]),
@@ -464,7 +479,6 @@ class Lane(wiring.Component):
             for space in (Space.WEIGHT, Space.CHANNEL, Space.POINTER, Space.STATE_EVEN)
         }
         start, parameters = Signal(c.weight_address_bits), Signal.like(channel.data)
-        stored = Signal.like(weight.data)
         with m.Switch(load.copy):
             for i, value in enumerate(starts):
                 with m.Case(i):
@@ -478,19 +492,16 @@ class Lane(wiring.Component):
                 )
                 for space, signal in asked.items()
             ),
-            stored.eq(Mux(asked[Space.WEIGHT], weight.data, 0)),
             parameters.eq(Mux(asked[Space.CHANNEL], channel.data, 0)),
             self.answer.eq(
-                Value.cast(stored)
-                | Value.cast(parameters)
+                Value.cast(parameters)
+                | Mux(asked[Space.WEIGHT], Value.cast(stored), 0)
                 | Mux(asked[Space.POINTER], start, 0)
                 | Mux(asked[Space.STATE_EVEN], Value.cast(self.state), 0)
             ),
         ]
 
         m.d.sync += self.busy.eq(
-            Cat(looked_up).any()
-            | ready_heads.any()
-            | Cat(active, fetched, ready, loaded_row, multiplied, summed).any()
+            Cat(looked_up).any() | ready_heads.any() | Cat(active, *stages).any()
         )
         return m

@@ -39,7 +39,7 @@ RING = 64  # places of a ring that holds groups; a power of two above GROUPS
 FINISHES = 5  # cycles from the last fetch of a layer until the lane may be examined
 GO = 1  # cycles from the start of phase 0 until lanes may fetch
 KNOWN = 3  # cycles until it is known that a lane is at work
-PIPELINE = 5 + KNOWN  # cycles from the last fetch of a lane until it is known to be idle
+PIPELINE = 6 + KNOWN  # cycles from the last fetch of a lane until it is known to be idle
 NEVER = 1 << 60
 
 

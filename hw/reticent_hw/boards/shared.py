@@ -16,14 +16,14 @@ class SharedModules:
     same: each has its place beside what it drives. Instances are dissolved in the netlist.
     """
 
-    def share(self, name: str, component: wiring.Component, reset: Value) -> Elaboratable:
+    def share(self, name: str, component: wiring.Component) -> Elaboratable:
         """An instance of the module `name`; the first component of that name defines it."""
         file = f"{name}.il"
         if file in self.extra_files:
             component._MustUse__used = True
         else:
             self.add_file(file, rtlil.convert(component, name=name, platform=self, emit_src=False))
-        return shared_instance(name, component, reset)
+        return shared_instance(name, component)
 
     def yosys_scripts(self) -> dict[str, str]:
         """Amaranth's overrides for it."""
