@@ -334,8 +334,7 @@ class Link(wiring.Component):
                     with m.Elif(receiver.more):
                         m.next = "read address"
                     with m.Else():
-                        m.d.sync += word.eq(digest.crc)
-                        send_word("status")
+                        m.next = "sum"
                 with m.Else():
                     wait()
                     m.d.comb += self.commands.valid.eq(~is_link)
@@ -357,9 +356,12 @@ class Link(wiring.Component):
                         m.d.sync += address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1)
                         send_word("read")
             with m.State("check"):
-                m.d.comb += digest.valid.eq(1)
+                m.d.comb += digested.eq(1)
                 m.d.sync += address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1)
                 m.next = "read"
+            with m.State("sum"):  # the digest is a cycle behind
+                m.d.sync += word.eq(digest.crc)
+                send_word("status")
 
             # FRAME: tokens become pixels.
             with m.State("flags"):
