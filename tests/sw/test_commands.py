@@ -14,6 +14,7 @@ from reticent.commands import play as play_command
 from reticent.config import BuildConfig
 from reticent.errors import ToolError
 from reticent.image import Image
+from reticent.presets import find_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "agents" / "breakout.npz"
@@ -56,6 +57,11 @@ def test_compile(compiled, network):
     assert image.origin.agent.startswith("breakout.npz (")
     assert image.origin.actions == ("NOOP", "FIRE", "RIGHT", "LEFT")
     assert image.origin.threshold == 0.01
+
+
+def test_compile_for_a_board(tmp_path):
+    assert reticent("compile", "--board", "ulx3s", "-o", tmp_path / "x.image") == 0
+    assert Image.load(tmp_path / "x.image").config == find_preset("ulx3s")[1].config
 
 
 def test_compile_prints_the_memories(capsys, tmp_path):
@@ -104,6 +110,8 @@ def test_compile_refuses_with_a_table(capsys, tmp_path):
         (["-o", "x", "--set", "stack"], "for example stack=1024"),
         (["-o", "x", "--set", "stack=many"], "for example stack=1024"),
         (["-o", "x", "--set", "stack=9"], "stack is 9: give a whole number from 1 to 8"),
+        (["-o", "x", "--board", "arti"], "no board is called 'arti': give one of arty"),
+        (["-o", "x", "--board", "arty", "--lanes", "2"], "--board arty is a build of its own"),
     ],
 )
 def test_compile_refuses(capsys, tmp_path, monkeypatch, arguments, message):

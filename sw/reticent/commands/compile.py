@@ -7,12 +7,16 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from ..config import BuildConfig
+from ..errors import UserError
 from ..memory import memory_table
+from ..presets import find_preset
 from ..quantise import DEFAULT_THRESHOLD
 from .options import (
     add_build_options,
     add_threshold_option,
     asked_build,
+    build_was_asked,
     check_can_write,
     chosen_agent,
 )
@@ -22,6 +26,7 @@ examples:
   reticent compile --game breakout -o breakout.image
   reticent compile --agent random:0.2:0 --game krull --lanes 32 -o krull.image
   reticent compile --agent agents/breakout.npz --set weight_depth=6144 -o small.image
+  reticent compile --game breakout --board ulx3s -o breakout-ulx3s.image
 """
 
 
@@ -43,10 +48,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_threshold_option(parser)
     add_build_options(parser)
+    parser.add_argument("--board", metavar="NAME", help="for the build of this board")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the image to write"
     )
     parser.set_defaults(run=run)
+
+
+def _build(arguments: argparse.Namespace) -> BuildConfig:
+    if arguments.board is None:
+        return asked_build(arguments)
+    if build_was_asked(arguments):
+        raise UserError(
+            f"--board {arguments.board} is a build of its own: leave out --lanes, --set, --config"
+        )
+    return find_preset(arguments.board)[1].config
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..image import Origin
 
     check_can_write("--output", arguments.output)
-    config = asked_build(arguments)
+    config = _build(arguments)
     agent = chosen_agent(arguments)
     threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
     network = quantised(agent, threshold, config)
