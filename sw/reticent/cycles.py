@@ -1203,6 +1203,12 @@ class CycleModel:
         self._fresh = True
         self._lanes.order[:] = 0
 
+    def compile(self) -> None:
+        """Compile the model now, so that no frame is timed with it; it starts as after `reset`."""
+        silent = [np.zeros(part.shape, np.bool_) for part in self._inputs]
+        self.step(np.zeros(self.image.frame_shape, np.uint8), silent)
+        self.reset()
+
     def step(self, frame: npt.NDArray[np.uint8], deltas: Sequence[npt.NDArray[Any]]) -> Cycles:
         """Cycles of one frame (height, width[, channels]) with its events.
 
