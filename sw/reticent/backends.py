@@ -23,6 +23,7 @@ __all__ = [
     "BACKENDS",
     "HARDWARE",
     "ModelBackend",
+    "PredictingBackend",
     "golden_model",
     "image_backend",
     "make_backend",
@@ -61,6 +62,33 @@ class ModelBackend:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class PredictingBackend(ModelBackend):
+    """The golden model, and the cycles that a device with `image` would take, predicted exactly."""
+
+    def __init__(self, network: QuantisedNetwork, image: Image) -> None:
+        from .cycles import CycleModel
+        from .engine import Engine
+
+        self._engine, self._cycles = Engine(network), CycleModel(image)
+        self._cycles.compile()
+        super().__init__("golden", self._engine)
+
+    def reset(self) -> None:
+        """Start an episode."""
+        super().reset()
+        self._cycles.reset()
+
+    def step(self, frame: npt.NDArray[np.uint8]) -> StepResult:
+        """Decide on one new frame, and predict its cycles."""
+        result = super().step(frame)
+        return StepResult(
+            outputs=result.outputs,
+            events=result.events,
+            significant=result.significant,
+            cycles=self._cycles.step(frame, self._engine.delta),
+        )
 
 
 def quantised(agent: Agent, thresholds: Thresholds, config: BuildConfig) -> QuantisedNetwork:

@@ -55,6 +55,7 @@ GAMES = ("breakout", "space_invaders", "robotank", "enduro", "krull", "freeway")
 # Two rounds of pruning: the ending of a shipped agent's name, and what plays games without one.
 ROUNDS = {"20": ("", "random:0.2:0"), "10.7": ("-sparse10", "random:0.107:0")}
 
+PREDICTED = 200  # frames of a game on which the cycle model is timed
 TURN = 100  # frames that one contender runs before the next one's turn
 WARM_UP = 20  # frames
 MODELLED_HZ = 100_000_000  # the clock of an accelerator in the table of speeds
@@ -258,7 +259,8 @@ def run_bench(
     geometric mean and the worst of each build; `energy` has `energy.frame_energy` of each build on
     the first game; `speeds` the decisions a second on the first game:
     `sim` with the first build, `golden`, `float`, `dense` by runtime where it is installed, and
-    `modelled` at `MODELLED_HZ` for each build. `show(text, total)` is called before each of `total`
+    `modelled` at `MODELLED_HZ` for each build; `predicted` the frames a second of co-simulation and
+    cycle model on each build. `show(text, total)` is called before each of `total`
     pieces of work.
     """
     from reticent_sim.build import build_folder, library
@@ -270,6 +272,7 @@ def run_bench(
         library(config)
     results: list[dict[str, Any]] = []
     speeds: dict[str, Any] = {}
+    predicted: dict[str, dict[str, float]] = {}
     energy: list[dict[str, Any]] = []
     for game in games:
         show(f"{game}: recording and compiling", total)
@@ -294,6 +297,7 @@ def run_bench(
                 ]
                 show(f"{game}: timing", total)
                 speeds = _speeds(agent.network, network, trace, cores[lanes[0]])
+                predicted = _prediction_speeds(network, trace, cores, models)
     return {
         "version": __version__,
         "steps": steps,
@@ -306,6 +310,7 @@ def run_bench(
             "game": games[0],
             "lanes": lanes[0],
             "decisions_per_second": speeds,
+            "predicted": predicted,
             "modelled_hz": MODELLED_HZ,
             "modelled": {
                 str(r["lanes"]): MODELLED_HZ / r["cycles"]["mean"]
@@ -346,3 +351,37 @@ def _speeds(
     dense = dense_torch(network, pixels) | dense_onnx(network, pixels)
     speeds = measure_speeds(ours | dense, reset, trace)
     return {name: speeds[name] for name in ours} | {"dense": {name: speeds[name] for name in dense}}
+
+
+def _prediction_speeds(
+    network: QuantisedNetwork,
+    trace: Trace,
+    cores: Mapping[int, Backend],
+    models: Mapping[int, CycleModel],
+) -> dict[str, dict[str, float]]:
+    """Frames a second of the co-simulated core (`sim`) and its cycle model (`model`), by lanes.
+
+    The model is given the events; what finds them is the fast engine, timed by itself.
+    """
+    part = Trace(trace.frames[:PREDICTED], trace.starts[:PREDICTED])
+    engine = golden_model(network).model
+    events = []
+    for frame, first in zip(part.frames, part.starts, strict=True):
+        if first:
+            engine.reset()
+        engine.step(frame)
+        events.append(engine.delta)
+    found = {}
+    for lanes, core in cores.items():
+        model = models[lanes]
+
+        def reset(core: Backend = core, model: CycleModel = model) -> None:
+            core.reset()
+            model.reset()
+
+        contenders: dict[str, Callable[[int], object]] = {
+            "sim": lambda t, core=core: core.step(part.frames[t]),  # type: ignore[misc]
+            "model": lambda t, model=model: model.step(part.frames[t], events[t]),  # type: ignore[misc]
+        }
+        found[str(lanes)] = measure_speeds(contenders, reset, part)
+    return found

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from numba import njit
 
-__all__ = ["compiled", "inlined"]
+__all__ = ["compiled", "inlined", "kernel"]
 
 F = TypeVar("F")
 
@@ -19,3 +19,9 @@ def compiled(function: F) -> F:
 def inlined(function: F) -> F:
     """Compile as a part of each compiled function that calls it."""
     return njit(inline="always", error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def kernel(function: F) -> F:
+    """Like `compiled`, for functions that make no arrays: no references are counted, which a
+    function that looks at many arrays in turns would spend most of its time on."""
+    return njit(cache=True, error_model="numpy", _nrt=False)(function)  # type: ignore[no-any-return]

@@ -1,10 +1,16 @@
 """The cycle model: clock cycles of a frame, predicted exactly, without the gateware.
 
-What a frame costs follows from its events alone. The model steps through the clock cycles of a
-frame and keeps of every block of `hw/reticent_hw` the registers that decide when something
-happens, but no values: whether a neuron fires is known. Each function below mirrors one block; "at
-t" means "in the cycle t". The tests hold the predictions to the counters of the co-simulated core,
-frame by frame.
+What a frame costs follows from its events alone. The model keeps of every block of
+`hw/reticent_hw` what decides when something happens, but no values: whether a neuron fires is
+known. Each function below mirrors one block; "at t" means "in the cycle t". The tests hold the
+predictions to the counters of the co-simulated core, frame by frame.
+
+Only cycles in which something may change are looked at. Where nothing moves, the clock goes on to
+the next cycle in which time itself changes something: a lane gets room or finishes, an answer or
+a pixel arrives. Lanes are not stepped at all: a lane multiplies without a pause while it has
+ranges, so when it becomes free follows from when ranges arrive and how long they are. With more
+than one stream the order in which a lane takes them matters to the FIFOs' levels only, and is
+worked out where a FIFO may be full.
 
 One assumption is made of the host: it offers a pixel (or a whole unchanged row) in every cycle, as
 the co-simulated backend does. It matters only for frames whose events overflow the event queue.
@@ -19,28 +25,36 @@ import numpy as np
 import numpy.typing as npt
 
 from .backend import Cycles
-from .compiled import compiled
-from .fold import fold_map
-from .image import Image
+from .compiled import inlined, kernel
+from .image import Image, LayerMap
 from .layout import LOST_CAUSES, Register, Space, unpack
 
 __all__ = ["CycleModel"]
 
 Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
 
+# Latencies of the gateware, in cycles unless stated.
+PIXEL_STAGES = 3  # of the encoder, from taking a pixel until it is compared
+QUEUE_LATENCY = 2  # from a push into the event queue until the event may leave it
+QUEUE_MARGIN = 3  # free places below which the event queue takes no more
 STAGES = 5  # of a range generator
+EMPTY_ENDS = 3  # the stage that an event which reaches nothing does not enter
 BROADCAST = 5  # from the offer of a range until it is in the lanes' FIFOs
-ROOM = 3  # cycles from the FIFOs' levels to the generators
+ROOM = 3  # from the FIFOs' levels to the generators
 SCAN_START = 4  # from the start of a pass to its first group
 SCAN_LATENCY = 12  # from the issue of a group to its answer: addressing and the lanes' pass
 GROUPS = 32  # groups under examination or waiting for a serialiser
-RING = 64  # places of a ring that holds groups; a power of two above GROUPS
-FINISHES = 5  # cycles from the last fetch of a layer until the lane may be examined
-GO = 1  # cycles from the start of phase 0 until lanes may fetch
-KNOWN = 3  # cycles until it is known that a lane is at work
-PIPELINE = 6 + KNOWN  # cycles from the last fetch of a lane until it is known to be idle
+FINISHES = 5  # from the last fetch of a layer until the lane may be examined
+GO = 1  # from the start of phase 0 until lanes may fetch
+KNOWN = 3  # until it is known that a lane is at work
+PIPELINE = 6 + KNOWN  # from the last fetch of a lane until it is known to be idle
+
+RING = 64  # places of a ring that holds groups or what is under way; a power of two
 NEVER = 1 << 60
+assert max(SCAN_LATENCY, GROUPS, BROADCAST * 8) < RING
+assert BROADCAST < SCAN_START + 4  # when a pass begins to look, no range is under way
 
 
 class _Tables(NamedTuple):
@@ -50,92 +64,143 @@ class _Tables(NamedTuple):
     rows: Ints  # (positions, ROW fields)
     columns: Ints  # (positions, COLUMN fields)
     pointers: npt.NDArray[np.int32]  # (pointers, lanes)
+    # Of every neuron, in the order of `fired`: its position on the folded map, channel of its lane,
+    # and lane. `offsets[i]` is the first one whose events go to layer i.
+    neurons: npt.NDArray[np.int32]  # (neurons, 3)
+    offsets: Ints  # (layers + 1,) multiples of 8
 
 
 class _Encoder(NamedTuple):
     """The input: its pixels, and the queues of its events."""
 
-    changed: npt.NDArray[np.bool_]  # (frames, channels, height, width), oldest frame first
-    same: npt.NDArray[np.bool_]  # (height,) rows that the host sends as unchanged
-    busy: npt.NDArray[np.bool_]  # (height,) rows with events
-    depth: int  # of one queue
-    events: Ints  # (events, 3) y, x, slot
-    pushes: Ints  # (events,) when each entered its queue; event n is in queue n % streams
-    popped: Ints  # (streams,) events that left the queue
-    last_pop: Ints  # (streams,) when the last one did
-    pop_before: Ints  # (streams,) and the one before it
+    shape: Ints  # (4,) frames in the stack, channels, height, width
+    fired: Bytes  # what fires: inputs of each stacked frame, oldest first, and then all neurons
+    frame: Bytes  # (height, width * channels)
+    previous: Bytes  # and the frame before
+    counts: npt.NDArray[np.int32]  # (width * channels,) events of each pixel of this row
+    events: npt.NDArray[np.int32]  # (events, 3) y, x, slot
+    pushes: npt.NDArray[np.int32]  # (events,) when each was pushed; n is in queue n % streams
+    queues: Ints  # (streams, fields)
     place: Ints  # see the names below
 
 
 class _Generators(NamedTuple):
-    """The range generators: their stages, and last a spare place in front of them."""
+    """The range generators, and what they send."""
 
-    valid: npt.NDArray[np.bool_]  # (streams, STAGES + 1)
-    work: Ints  # (streams, STAGES + 1, fields named below)
+    now: Ints  # (streams, fields) see the names below
+    works: Ints  # (streams, WORKS, fields) a ring: what the events in the stages are worth
+    way: Ints  # (RING, fields) a ring: ranges on their way to the lanes
+    way_mask: Bits  # (RING,) and the lanes that they are for
+    marks: Bytes  # (2, rows, columns) touched maps of even and of odd layers
 
 
 class _Lanes(NamedTuple):
-    """The lanes' FIFOs and what they are doing."""
+    """The lanes, and the ranges in their FIFOs.
 
-    most: int  # ranges in a FIFO that still has room
-    level: Ints  # (streams, lanes) ranges in the FIFO
-    oldest: Ints  # (streams, lanes) place of the next one in the ring
-    length: npt.NDArray[np.int32]  # (streams, lanes, ring) stored weights of a range
-    parity: npt.NDArray[np.uint8]  # (streams, lanes, ring) of the layer of a range
-    until: Ints  # (lanes,) the last cycle in which the lane multiplies
-    older: Ints  # (lanes,) the last cycle in which it multiplies for the layer before
-    before: Ints  # (lanes,) ranges of the layer before in its FIFOs
-    turn: Ints  # (lanes,) the stream that comes next
-    full: Ints  # (ROOM + 1, streams) lanes without room: then .. now
-    offer: Ints  # (BROADCAST, streams, 2) first, end of ranges on their way; end 0: none
-    mask: Bits  # (BROADCAST, streams) and the lanes that they are for
-    layer: Ints  # (BROADCAST,) and the parity of their layer
+    FIFOs are rings: range n is in place n % places, with its arrival, phase and length, and once it
+    is known to be taken as the cycle in which it was.
+    """
+
+    until: Ints  # (lanes,) the last cycle for which the lane has work
+    fifos: Ints  # (streams, lanes, places)
+    pushed: Ints  # (streams, lanes) ranges that arrived
+    # Of several streams, as far as it is known:
+    taken: Ints  # (streams, lanes) ranges that were taken
+    order: Ints  # (lanes, fields) see the names below
+    woken: Ints  # (lanes,) when a single range last arrived at the idle lane
+    idle: Ints  # (lanes,) -1: the range that arrives finds the lane idle
+    snapshot: Ints  # (streams, lanes) ranges that had been taken by then
+    full: Ints  # (streams, FULLS, fields) a ring: ranges that fill a FIFO
 
 
 class _Scanner(NamedTuple):
-    """The groups of one pass, and the walk through them."""
+    """The groups of one pass, the walk through them, and the serialisers."""
 
-    groups: Ints  # (groups, 3) y, x, k
+    groups: npt.NDArray[np.int32]  # (groups, 3) y, x, channel of the lanes
+    ranks: npt.NDArray[np.int32]  # (positions,) first group of each
     fires: Bits  # (groups,) which lanes fire
+    walk: Ints  # see the names below
+    finish: Ints  # (lanes,) when it may be examined; NEVER after it joined
     joins: Ints  # (lanes, 2) a ring: group and lap at which lanes joined the walk
     joined: Bits  # (lanes,) and which lanes
     active: Bits  # (1,) lanes that take part now
-    place: Ints  # see the names below
-    flight: Bits  # (RING,) by the cycle of the answer: lanes that are examined
-    flying: Ints  # (RING,) their group, or -1
-    outstanding: Ints  # (streams,)
-    spare: npt.NDArray[np.bool_]  # (streams,) whether another group may be issued
+    flying: Ints  # (RING,) by the cycle of the answer: the group under examination, or -1
+    flight: Bits  # (RING,) and the lanes that take part
+    members: Bits  # (streams,) lanes of a stream
+    serialisers: Ints  # (streams, fields)
     waiting: Bits  # (streams, RING) groups for the serialiser: which lanes fired
-    group: Ints  # (streams, RING)
-    ring: Ints  # (streams, 2) groups that entered and left `waiting`
+    waiting_group: Ints  # (streams, RING) and which groups
     sending: Bits  # (streams,) lanes whose events are still to be sent; 0: idle
-    current: Ints  # (streams,) their group
-    popped: Ints  # (streams,) groups that went to the serialiser in this cycle
 
 
 # Fields of the LAYER, ROW and COLUMN rows, by position; see `layout.row_fields`.
 (POINTER_BASE, TAPS, ROW_BASE, COLUMN_BASE, MAP_ROWS, MAP_COLUMNS, CHANNELS) = range(7)
 LOCAL = 12
 BEFORE, PHASE_TAPS, FIRST, COUNT, _, START = range(6)
-# Of _Encoder.place: row and column of the next pixel; events of the current one that are left and
-# the first stacked frame that may hold one; when the last pixel was taken, left stages 1, 2 and 3,
-# and had its last event pushed; events pushed; and when the next push is tried, NEVER after the
-# last one.
-(ROW, COLUMN, REST, PLANE, TAKEN, READ, DECIDED, COMPARED, FINISHED, PUSHED, NEXT_PUSH) = range(11)
-# Of _Generators.work: the first tap of the next range, taps of a range, from one range to the
-# next, ranges and pairs of marked rows that are left.
-FROM, SIZE, STRIDE, RANGES, PAIRS = range(5)
-# Of _Scanner.place: when the pass began, the next group, its lap, how many times lanes joined and
-# left, how many lanes have not joined.
-STARTED, GROUP, LAP, JOINED, LEFT, MISSING = range(6)
-NO_EVENT, FIFO_FULL, LAYER_TAIL, SEQUENCER = range(len(LOST_CAUSES))
+# Of _Encoder.place: row and column of the next pixel, whether the row's events are counted; events
+# of the current pixel that are left and the first stacked frame that may hold one; when the last
+# pixel was taken, left stages 1, 2 and 3, and had its last event pushed; events pushed; and when
+# the next push is tried, NEVER after the last one.
+ROW, COLUMN, COUNTED, REST, PLANE = range(5)
+TAKEN, READ, DECIDED, COMPARED, FINISHED, PUSHED, NEXT_PUSH = range(5, 12)
+# Of _Encoder.queues: events that left, when the last one did, and the one before it; its depth.
+POPPED, LAST_POP, POP_BEFORE, DEPTH = range(4)
+# Of _Generators.now: which stages hold an event (bit i: stage i), which of those an event that
+# reaches nothing, the place in front of them; events that came and that were begun; the first tap
+# of the next range, taps of a range, from one range to the next, ranges and pairs of marked rows
+# that are left. Of _Generators.works: the last five.
+VALID, EMPTY, SPARE, CAME, BEGUN, FROM, SIZE, STRIDE, RANGES, PAIRS = range(10)
+NO_EVENT, AN_EVENT, AN_EMPTY_EVENT = range(3)  # SPARE
+FOREMOST = 1 << (STAGES - 1)
+NOWHERE, STAGE_0, IN_FRONT = range(3)  # where the next event goes
+# Of _Generators.way.
+ARRIVAL, STREAM, BEGIN, END, PHASE = range(5)
+# Of _Lanes.fifos, by bits: length, phase and arrival.
+PHASE_BIT, ARRIVED_BIT = 24, 28
+LENGTH_MASK, PHASE_MASK = (1 << PHASE_BIT) - 1, (1 << ARRIVED_BIT - PHASE_BIT) - 1
+# Of _Lanes.order: when the next range may be taken, the stream that comes next.
+FREE, TURN = range(2)
+# Of _Lanes.full: since when and until when the FIFO is full, NEVER where that is not known; the
+# lane, and the range that it must take.
+SINCE, UNTIL, LANE, TAKES = range(4)
+# Of _Scanner.walk: when it begins, groups, the next one, its lap; how many times lanes joined and
+# left, how many lanes have not joined, and when the next of them finishes.
+BEGINS, NUMBER, GROUP, LAP, JOINED, PARTED, MISSING, NEXT_FINISH = range(8)
+# Of _Scanner.serialisers: groups under way or waiting, whether another one may be issued; groups
+# that entered and left `waiting`, whether one left in this cycle; the group that is sent.
+OUTSTANDING, CREDIT, ENTERED, LEFT, LEAVES, CURRENT = range(6)
+# Counters: ranges that were offered and that arrived, and when the last one will have;
+# multiplications in those that arrived, when the last ones did, and the lanes that were idle then.
+# FULL of stream b and the one after it are the first and the end of its full ranges.
+OFFERED, ARRIVED, LAST_ARRIVAL, WORK, WOKEN_AT, WOKEN, FULL = range(7)
+NO_EVENTS, FIFO_FULL, LAYER_TAIL, SEQUENCER = range(len(LOST_CAUSES))
+NOT_RUNNING = -1
+
+WORKS = 8  # places of a ring of events; a power of two above STAGES + 1
+FULLS = 1024  # places of a ring of full ranges: in each lane as many as may still arrive
+assert WORKS > STAGES + 1
+assert FULLS >= 64 * (ROOM + BROADCAST)
 
 ONE = np.uint64(1)
 NONE = np.uint64(0)
 ALL = ~NONE
+# The index of the only bit that is set, by the topmost six bits of its product with this.
+DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+BIT_INDEX = np.zeros(64, np.int64)
+for _bit in range(64):
+    BIT_INDEX[((int(DE_BRUIJN) << _bit) & (2**64 - 1)) >> 58] = _bit
 
 
-@compiled
+@inlined
+def _index(bit: Any) -> int:
+    """Index of a bit."""
+    return BIT_INDEX[(bit * DE_BRUIJN) >> np.uint64(58)]  # type: ignore[no-any-return]
+
+
+# The encoder.
+
+
+@inlined
 def _pixel(p: Any) -> None:
     """A pixel goes through the encoder: it moves on when the stage ahead is free."""
     p[TAKEN] = max(p[TAKEN] + 1, p[READ])
@@ -145,67 +210,104 @@ def _pixel(p: Any) -> None:
     p[FINISHED] = p[COMPARED]
 
 
-@compiled
-def _next_pixel_with_events(encoder: Any) -> None:
+@kernel
+def _quiet_pixels(p: Any, number: int) -> None:
+    """Pixels without events: after a few all stages move in every cycle."""
+    few = min(PIXEL_STAGES + 1, number)
+    for _ in range(few):
+        _pixel(p)
+    rest = number - few
+    p[TAKEN] += rest
+    p[READ] += rest
+    p[DECIDED] += rest
+    p[COMPARED] += rest
+    p[FINISHED] += rest
+
+
+@kernel
+def _count_row(y: int, shape: Any, fired: Any, counts: Any) -> bool:
+    """Count the events of each pixel of a row; returns whether there are any."""
+    planes, channels, height, width = shape
+    some = False
+    for plane in range(planes):
+        for channel in range(channels):
+            begin = ((plane * channels + channel) * height + y) * width
+            row = fired[begin : begin + width]
+            moved = np.uint8(0)
+            for x in range(width):
+                moved |= row[x]
+            if moved:
+                if not some:
+                    counts[:] = 0
+                some = True
+                for x in range(width):
+                    counts[x * channels + channel] += row[x]
+    return some
+
+
+@kernel
+def _is_same(row: Any, previous: Any) -> bool:
+    """Whether two rows are equal."""
+    different = np.uint8(0)
+    for x in range(len(row)):
+        different |= row[x] ^ previous[x]
+    return different == 0
+
+
+@kernel
+def _next_pixel_with_events(encoder: Any, known: bool) -> None:
     """Walk to the next pixel that has events; NEXT_PUSH is when its first one is pushed.
 
-    Its events are pushed in the cycles after it was compared, one each.
+    Its events are pushed in the cycles after it was compared, one each. `known`: the host sends a
+    row as unchanged where it is.
     """
-    p = encoder.place
-    planes, channels, height, width = encoder.changed.shape
+    p, counts = encoder.place, encoder.counts
+    height, pixels = encoder.shape[2], len(counts)
     while p[ROW] < height:
         y = p[ROW]
-        if not encoder.busy[y]:
-            if encoder.same[y]:
-                p[TAKEN] = max(p[TAKEN] + 1, p[READ])
-            else:
-                # After a few pixels all stages move in every cycle.
-                few = min(4, width * channels)
-                for _ in range(few):
-                    _pixel(p)
-                rest = width * channels - few
-                p[TAKEN] += rest
-                p[READ] += rest
-                p[DECIDED] += rest
-                p[COMPARED] += rest
-                p[FINISHED] += rest
-            p[ROW] += 1
-            continue
-        while p[COLUMN] < width * channels:
-            x, channel = p[COLUMN] // channels, p[COLUMN] % channels
-            count = 0
-            for plane in range(planes):
-                count += encoder.changed[plane, channel, y, x]
+        if not p[COUNTED]:
+            if not _count_row(y, encoder.shape, encoder.fired, counts):
+                if known and _is_same(encoder.frame[y], encoder.previous[y]):
+                    p[TAKEN] = max(p[TAKEN] + 1, p[READ])
+                else:
+                    _quiet_pixels(p, pixels)
+                p[ROW] += 1
+                continue
+            p[COUNTED], p[COLUMN] = 1, 0
+        at = p[COLUMN]
+        while at < pixels and counts[at] == 0:
+            at += 1
+        _quiet_pixels(p, at - p[COLUMN])
+        if at < pixels:
             _pixel(p)
-            p[COLUMN] += 1
-            if count:
-                p[REST], p[PLANE] = count, 0
-                p[NEXT_PUSH] = p[COMPARED] + 1
-                return
-        p[COLUMN] = 0
+            p[COLUMN] = at + 1
+            p[REST], p[PLANE] = counts[at], 0
+            p[NEXT_PUSH] = p[COMPARED] + 1
+            return
         p[ROW] += 1
+        p[COUNTED] = 0
     p[NEXT_PUSH] = NEVER
 
 
-@compiled
-def _push(encoder: Any, t: int) -> None:
+@kernel
+def _push(encoder: Any, t: int, known: bool) -> None:
     """Push the next event at t, if its queue has room."""
     p = encoder.place
-    streams = len(encoder.popped)
-    channels = encoder.changed.shape[1]
+    streams = len(encoder.queues)
+    _, channels, height, width = encoder.shape
     n = p[PUSHED]
-    queue = n % streams
+    queue = encoder.queues[n % streams]
     # Room is known a cycle later: what came and went in the last cycle does not count.
-    level = n // streams - encoder.popped[queue]
-    level += encoder.last_pop[queue] >= t - 1
-    level += encoder.pop_before[queue] == t - 1 and encoder.last_pop[queue] == t
+    level = n // streams - queue[POPPED]
+    level += queue[LAST_POP] >= t - 1
+    level += queue[POP_BEFORE] == t - 1 and queue[LAST_POP] == t
     level -= n >= streams and encoder.pushes[n - streams] == t - 1
-    if level > encoder.depth - 3:
+    if level > queue[DEPTH] - QUEUE_MARGIN:
         p[NEXT_PUSH] = t + 1
         return
-    at = p[COLUMN] - 1
-    y, x, channel = p[ROW], at // channels, at % channels
-    while not encoder.changed[p[PLANE], channel, y, x]:
+    y, at = p[ROW], p[COLUMN] - 1
+    x, channel = at // channels, at % channels
+    while not encoder.fired[((p[PLANE] * channels + channel) * height + y) * width + x]:
         p[PLANE] += 1
     encoder.events[n, 0], encoder.events[n, 1] = y, x
     encoder.events[n, 2] = p[PLANE] * channels + channel
@@ -216,466 +318,777 @@ def _push(encoder: Any, t: int) -> None:
     p[REST] -= 1
     p[NEXT_PUSH] = t + 1
     if p[REST] == 0:
-        _next_pixel_with_events(encoder)
+        _next_pixel_with_events(encoder, known)
 
 
-@compiled
-def _head_at(encoder: Any, queue: int) -> int:
-    """From when on the queue's next event may be taken."""
-    n = encoder.popped[queue] * len(encoder.popped) + queue
-    if n >= encoder.place[PUSHED]:
-        return NEVER
-    return max(encoder.pushes[n] + 2, encoder.last_pop[queue] + 1)
+@inlined
+def _head_at(queues: Any, pushes: Any, pushed: int, b: int) -> int:
+    """From when on the next event of a queue may be taken."""
+    n = queues[b, POPPED] * len(queues) + b
+    at = NEVER
+    if n < pushed:
+        at = max(pushes[n] + QUEUE_LATENCY, queues[b, LAST_POP] + 1)
+    return at
 
 
-@compiled
-def _crowded(encoder: Any) -> bool:
+@kernel
+def _crowded(queues: Any, pushed: int) -> bool:
     """Whether some queue is nearly full."""
-    streams = len(encoder.popped)
-    for queue in range(streams):
-        entered = (encoder.place[PUSHED] - queue + streams - 1) // streams
-        if entered - encoder.popped[queue] >= encoder.depth - 2:
+    streams = len(queues)
+    for b in range(streams):
+        entered = (pushed - b + streams - 1) // streams
+        if entered - queues[b, POPPED] > queues[b, DEPTH] - QUEUE_MARGIN:
             return True
     return False
 
 
-@compiled
-def _accept(work: Any, y: int, x: int, slot: int, target: Any, tables: Any, marks: Any) -> None:
-    """An event enters a generator.
+# The range generators.
 
-    Fills stage 0 with what stage 3 will work through, SIZE 0 where the event reaches no output
-    position, and marks the positions that it touches.
+
+@inlined
+def _offer(
+    way: Any, way_mask: Any, count: Any, t: int, b: int, begin: int, end: int, phase: int, mask: Any
+) -> None:  # fmt: skip
+    """A range leaves for the lanes of `mask`."""
+    at = count[OFFERED] & (RING - 1)
+    way[at, ARRIVAL] = t + BROADCAST - 1
+    way[at, STREAM] = b
+    way[at, BEGIN] = begin
+    way[at, END] = end
+    way[at, PHASE] = phase
+    way_mask[at] = mask
+    count[LAST_ARRIVAL] = t + BROADCAST - 1
+    count[OFFERED] += 1
+
+
+@inlined
+def _close_up(bits: int, gap: int) -> int:
+    """Stages below a gap move up by one, those above it stay."""
+    low = bits & (gap - 1)
+    return (bits ^ low) | (low << 1)
+
+
+@inlined
+def _advance(
+    now: Any, works: Any, b: int, room: bool, way: Any, way_mask: Any, count: Any, t: int,
+    phase: int,
+) -> tuple[int, bool, bool]:  # fmt: skip
+    """One cycle of a generator without its input; it offers its next range if there is room.
+
+    Returns where an event that comes in this cycle goes (STAGE_0, IN_FRONT, NOWHERE), whether
+    anything moved, and whether a range waits for room.
     """
-    row = tables.rows[target[ROW_BASE] + y]
-    column = tables.columns[target[COLUMN_BASE] + x]
-    if row[COUNT] == 0 or column[COUNT] == 0:
-        work[SIZE] = 0
-        return
-    whole = column[FIRST] == 0 and column[COUNT] == column[PHASE_TAPS]
-    work[FROM] = (
-        target[POINTER_BASE] + slot * target[TAPS] + row[BEFORE]
-        + row[PHASE_TAPS] * column[BEFORE] + row[FIRST] * column[PHASE_TAPS] + column[FIRST]
-    )  # fmt: skip
-    work[STRIDE] = column[PHASE_TAPS]
-    work[SIZE] = row[COUNT] * column[COUNT] if whole else column[COUNT]
-    work[RANGES] = 1 if whole else row[COUNT]
-    work[PAIRS] = (row[COUNT] + 1) // 2
-    for i in range(row[COUNT]):
-        for j in range(column[COUNT]):
-            marks[row[START] + i, column[START] + j] = True
+    valid, empty = now[b, VALID], now[b, EMPTY]
+    moved, waits, stuck = False, False, False
+    if valid & FOREMOST:
+        offers = now[b, RANGES] > 0
+        waits = offers and not room
+        if waits:
+            stuck = True
+        else:
+            moved = True
+            stuck = now[b, RANGES] > 1 or now[b, PAIRS] > 1
+            if offers:
+                first = now[b, FROM]
+                end = first + now[b, SIZE]
+                _offer(way, way_mask, count, t, b, first, end, phase, ALL)
+                now[b, RANGES] -= 1
+            now[b, FROM] += now[b, STRIDE]
+            if now[b, PAIRS] > 0:
+                now[b, PAIRS] -= 1
+    accepts = True
+    if stuck:
+        gap = FOREMOST >> 1
+        while valid & gap:
+            gap >>= 1
+        if gap:
+            moved = moved or (valid & (gap - 1)) != 0
+            empty = _close_up(empty, gap)
+            valid = _close_up(valid, gap)
+        else:
+            accepts = False
+    elif valid:
+        moved = True
+        if valid & (FOREMOST >> 1):
+            work = now[b, BEGUN] & (WORKS - 1)
+            for i in range(FROM, PAIRS + 1):
+                now[b, i] = works[b, work, i]
+            now[b, BEGUN] += 1
+        valid = (valid << 1) & (2 * FOREMOST - 1)
+        empty <<= 1
+    ends = valid & empty & (1 << EMPTY_ENDS)
+    valid ^= ends
+    empty ^= ends
+    spare = now[b, SPARE]
+    place = NOWHERE
+    if not accepts:
+        if spare == NO_EVENT:
+            place = IN_FRONT
+    elif spare != NO_EVENT:
+        moved = True
+        valid |= 1
+        if spare == AN_EMPTY_EVENT:
+            empty |= 1
+        now[b, SPARE] = NO_EVENT
+    else:
+        place = STAGE_0
+    now[b, VALID] = valid
+    now[b, EMPTY] = empty
+    return place, moved, waits
 
 
-@compiled
-def _broadcast(lanes: Any, parity: int, tables: Any) -> bool:
-    """Ranges come nearer; the foremost enter the FIFOs of lanes with weights there.
+@inlined
+def _accept(
+    now: Any, works: Any, b: int, place: int, y: int, x: int, slot: int, target: Any,
+    rows: Any, columns: Any, marks: Any,
+) -> None:  # fmt: skip
+    """An event enters a generator at a place; the positions that it touches are marked."""
+    row, column = target[ROW_BASE] + y, target[COLUMN_BASE] + x
+    down, across = rows[row, COUNT], columns[column, COUNT]
+    event = AN_EMPTY_EVENT
+    if down and across:
+        event = AN_EVENT
+        before, width = columns[column, FIRST], columns[column, PHASE_TAPS]
+        work = now[b, CAME] & (WORKS - 1)
+        now[b, CAME] += 1
+        works[b, work, FROM] = (
+            target[POINTER_BASE] + slot * target[TAPS] + rows[row, BEFORE]
+            + rows[row, PHASE_TAPS] * columns[column, BEFORE] + rows[row, FIRST] * width + before
+        )  # fmt: skip
+        works[b, work, STRIDE] = width
+        works[b, work, PAIRS] = (down + 1) >> 1
+        if before == 0 and across == width:
+            works[b, work, SIZE] = down * across
+            works[b, work, RANGES] = 1
+        else:
+            works[b, work, SIZE] = across
+            works[b, work, RANGES] = down
+        top, left = rows[row, START], columns[column, START]
+        for i in range(top, top + down):
+            for j in range(left, left + across):
+                marks[i, j] = 1
+    if place == IN_FRONT:
+        now[b, SPARE] = event
+    else:
+        now[b, VALID] |= 1
+        if event == AN_EMPTY_EVENT:
+            now[b, EMPTY] |= 1
 
-    Returns whether any is on its way.
+
+# The lanes.
+
+
+@inlined
+def _length(lane: int, begin: Any, end: Any, mask: Any) -> int:
+    """Stored weights of a range in a lane: what it multiplies, if it is for this lane."""
+    length = end[lane] - begin[lane]
+    if mask != ALL and not (mask >> np.uint64(lane)) & ONE:
+        length = 0
+    return length
+
+
+# In the two functions that follow, whether a range brings a lane anything is no branch, because
+# nobody could predict it: `some` is 1 or 0, and -some selects.
+
+
+@kernel
+def _land_alone(
+    begin: Any, end: Any, mask: Any, earliest: int, most: int, until: Any, pushed: Any, fifos: Any
+) -> tuple[int, int, int]:  # fmt: skip
+    """A range of the only stream arrives; lanes without any of it drop it.
+
+    Ranges are taken in order: each as soon as the lane has done everything before. Returns its
+    multiplications, how many lanes were idle, and until when a FIFO is full (below 0: none).
     """
-    some = False
-    streams, count = lanes.level.shape
-    ring = lanes.length.shape[2]
-    for b in range(streams):
-        end = lanes.offer[0, b, 1]
-        if end:
-            some = True
-            first, mask = tables.pointers[lanes.offer[0, b, 0]], lanes.mask[0, b]
-            last = tables.pointers[end]
-            for lane in range(count):
-                length = last[lane] - first[lane]
-                if length and (mask >> np.uint64(lane)) & ONE:
-                    at = (lanes.oldest[b, lane] + lanes.level[b, lane]) & (ring - 1)
-                    lanes.length[b, lane, at] = length
-                    lanes.parity[b, lane, at] = lanes.layer[0]
-                    lanes.level[b, lane] += 1
-                    if lanes.layer[0] != parity:
-                        lanes.before[lane] += 1
-                    if lanes.level[b, lane] == lanes.most + 1:
-                        lanes.full[ROOM, b] += 1
-        for i in range(BROADCAST - 1):
-            some |= lanes.offer[i + 1, b, 1] != 0
-            lanes.offer[i, b, 0] = lanes.offer[i + 1, b, 0]
-            lanes.offer[i, b, 1] = lanes.offer[i + 1, b, 1]
-            lanes.mask[i, b] = lanes.mask[i + 1, b]
-    for i in range(BROADCAST - 1):
-        lanes.layer[i] = lanes.layer[i + 1]
-    return some
+    places = fifos.shape[1] - 1
+    work, woken, filled = 0, 0, -1
+    for lane in range(len(until)):
+        length = _length(lane, begin, end, mask)
+        n, before = pushed[lane], until[lane]
+        some = (-length >> 63) & 1
+        taken = max(before, earliest)
+        # A range that is dropped leaves its place to the next one.
+        fifos[lane, n & places] = taken
+        filled = max(filled, fifos[lane, (n - most) & places] | (some - 1))
+        woken += some & (before - earliest >> 63)
+        until[lane] = before + ((taken + length - before) & -some)
+        pushed[lane] = n + some
+        work += length
+    return work, woken, filled
 
 
-@compiled
-def _fetch(lanes: Any, t: int, parity: int) -> int:
-    """Lanes that are free take their next range; returns how many multiply at t."""
-    streams, count = lanes.level.shape
-    ring = lanes.length.shape[2]
-    busy = 0
-    for lane in range(count):
-        if lanes.until[lane] >= t:
-            busy += 1
-            if lanes.until[lane] > t:
-                continue
-        older = lanes.before[lane] > 0
-        for i in range(streams):
-            b = lanes.turn[lane] + i
-            if b >= streams:
-                b -= streams
-            at = lanes.oldest[b, lane]
-            if not lanes.level[b, lane] or (older and lanes.parity[b, lane, at] == parity):
-                continue
-            lanes.oldest[b, lane] = (at + 1) & (ring - 1)
-            if lanes.level[b, lane] == lanes.most + 1:
-                lanes.full[ROOM, b] -= 1
-            lanes.level[b, lane] -= 1
-            lanes.until[lane] = t + lanes.length[b, lane, at]
-            if older:
-                lanes.before[lane] -= 1
-                lanes.older[lane] = lanes.until[lane]
-            lanes.turn[lane] = b + 1 if b + 1 < streams else 0
+@kernel
+def _land(
+    begin: Any, end: Any, mask: Any, stamp: int, earliest: int, most: int, until: Any, pushed: Any,
+    taken: Any, fifos: Any, woken: Any, idle: Any,
+) -> tuple[int, int, int]:  # fmt: skip
+    """A range of one of several streams arrives; lanes without any of it drop it.
+
+    Returns its multiplications, how many lanes were `idle`, and whether a FIFO may be full.
+    """
+    places = fifos.shape[1] - 1
+    work, number, crowded = 0, 0, 0
+    arrival = earliest - 1
+    for lane in range(len(until)):
+        length = _length(lane, begin, end, mask)
+        n, before = pushed[lane], until[lane]
+        some = (-length >> 63) & 1
+        fifos[lane, n & places] = stamp + length
+        crowded |= some & (taken[lane] + most - 1 - n >> 63)
+        wakes = some & (before - earliest >> 63)
+        idle[lane] = -wakes
+        number += wakes
+        # Two that meet an idle lane at once: the order matters.
+        both = some - wakes if woken[lane] == arrival else 0
+        woken[lane] = (woken[lane] | -both) & (wakes - 1) | arrival & -wakes
+        until[lane] = before + ((max(before, earliest) + length - before) & -some)
+        pushed[lane] = n + some
+        work += length
+    return work, number, crowded
+
+
+@kernel
+def _snapshot(idle: Any, pushed: Any, mine: int, snapshot: Any) -> None:
+    """Keep how many ranges came before the one that met an `idle` lane; `mine`: it is one of
+    them."""
+    for lane in range(len(idle)):
+        snapshot[lane] += (pushed[lane] - mine - snapshot[lane]) & idle[lane]
+
+
+@kernel
+def _take_turns(
+    lane: int, t: int, pushed: Any, taken: Any, fifos: Any, order: Any, woken: Any, snapshot: Any
+) -> None:  # fmt: skip
+    """Work out which ranges a lane takes up to t, and when; that replaces them in the FIFOs.
+
+    It takes the layer before first, then the streams in turns. If it was idle in between and then
+    met a single range, what was before does not matter: then `taken` alone tells of it.
+    """
+    streams, places = len(pushed), fifos.shape[2] - 1
+    at, turn = order[lane, FREE], order[lane, TURN]
+    if at <= woken[lane] < t - ROOM - 2:
+        at = woken[lane] + 1
+        for b in range(streams):
+            taken[b, lane] = snapshot[b, lane]
+    while at <= t:
+        chosen, oldest, length, first = 0, NEVER, 0, NEVER
+        b = turn
+        for _ in range(streams):
+            n = taken[b, lane]
+            if n < pushed[b, lane]:
+                head = fifos[b, lane, n & places]
+                arrival, phase = head >> ARRIVED_BIT, (head >> PHASE_BIT) & PHASE_MASK
+                if arrival >= at:
+                    first = min(first, arrival)
+                elif phase < oldest:
+                    chosen, oldest, length = b, phase, head & LENGTH_MASK
+            b = b + 1 if b + 1 < streams else 0
+        if oldest == NEVER:
+            if first == NEVER:
+                break
+            at = first + 1
+            continue
+        fifos[chosen, lane, taken[chosen, lane] & places] = at
+        taken[chosen, lane] += 1
+        at += length
+        order[lane, FREE] = at
+        turn = chosen + 1 if chosen + 1 < streams else 0
+    order[lane, TURN] = turn
+
+
+@inlined
+def _fills(full: Any, count: Any, b: int, since: int, until: int, lane: int, takes: int) -> None:
+    """Note that a range fills a FIFO of stream b."""
+    at = count[FULL + 2 * b + 1] & (FULLS - 1)
+    full[b, at, SINCE] = since
+    full[b, at, UNTIL] = until
+    full[b, at, LANE] = lane
+    full[b, at, TAKES] = takes
+    count[FULL + 2 * b + 1] += 1
+
+
+@kernel
+def _note_full(
+    b: int, begin: Any, end: Any, mask: Any, arrival: int, running: bool, most: int, pushed: Any,
+    taken: Any, fifos: Any, order: Any, woken: Any, snapshot: Any, full: Any, count: Any,
+) -> None:  # fmt: skip
+    """Note the lanes whose FIFO of stream b is full since a range has arrived there."""
+    for lane in range(pushed.shape[1]):
+        takes = pushed[b, lane] - 1 - most
+        if taken[b, lane] <= takes and _length(lane, begin, end, mask) > 0:
+            if running:
+                _take_turns(lane, arrival, pushed, taken, fifos, order, woken, snapshot)
+            if taken[b, lane] <= takes:
+                _fills(full, count, b, arrival, NEVER, lane, takes)
+
+
+@inlined
+def _arrive(
+    t: int, go: int, most: int, pointers: Any, until: Any, pushed: Any, taken: Any,
+    fifos: Any, order: Any, woken: Any, idle: Any, snapshot: Any, full: Any, way: Any,
+    way_mask: Any, count: Any,
+) -> None:  # fmt: skip
+    """Ranges that were under way before t arrive. Lanes take them from `go` on."""
+    running = go < NEVER
+    while count[ARRIVED] < count[OFFERED] and way[count[ARRIVED] & (RING - 1), ARRIVAL] < t:
+        at = count[ARRIVED] & (RING - 1)
+        count[ARRIVED] += 1
+        arrival, b, mask = way[at, ARRIVAL], way[at, STREAM], way_mask[at]
+        begin, end = pointers[way[at, BEGIN]], pointers[way[at, END]]
+        # Before the frame runs, lanes take nothing: their times count from its start.
+        earliest = max(arrival + 1, go) if running else 0
+        if len(pushed) == 1:
+            work, wakes, filled = _land_alone(
+                begin, end, mask, earliest, most, until, pushed[0], fifos[0]
+            )
+            if filled > (arrival if running else -1):
+                _fills(full, count, 0, arrival, filled, 0, 0)
+        else:
+            stamp = (arrival << ARRIVED_BIT) | (way[at, PHASE] << PHASE_BIT)
+            work, wakes, crowded = _land(
+                begin, end, mask, stamp, earliest, most, until, pushed[b], taken[b], fifos[b],
+                woken, idle,
+            )  # fmt: skip
+            if wakes:
+                for other in range(len(pushed)):
+                    mine = 1 if other == b else 0
+                    _snapshot(idle, pushed[other], mine, snapshot[other])
+            if crowded:
+                _note_full(
+                    b, begin, end, mask, arrival, running, most, pushed, taken, fifos, order,
+                    woken, snapshot, full, count,
+                )  # fmt: skip
+        count[WORK] += work
+        if count[WOKEN_AT] != arrival:
+            count[WOKEN_AT] = arrival
+            count[WOKEN] = 0
+        count[WOKEN] += wakes
+
+
+@kernel
+def _run(
+    t: int, until: Any, pushed: Any, fifos: Any, order: Any, full: Any, count: Any
+) -> None:  # fmt: skip
+    """Lanes take ranges from t on."""
+    for lane in range(len(until)):
+        until[lane] = until[lane] + t if until[lane] else -PIPELINE - 1
+        order[lane, FREE] = t
+    if len(pushed) == 1:
+        for lane in range(len(until)):
+            for n in range(pushed[0, lane]):
+                fifos[0, lane, n] += t
+        for at in range(count[FULL], count[FULL + 1]):
+            full[0, at & (FULLS - 1), UNTIL] += t
+
+
+@inlined
+def _full_until(
+    b: int, t: int, running: bool, pushed: Any, taken: Any, fifos: Any, order: Any, woken: Any,
+    snapshot: Any, full: Any, count: Any,
+) -> int:  # fmt: skip
+    """Until when a FIFO of stream b seems full to a range that is offered at t; 0: none does.
+
+    NEVER where that is not known yet.
+    """
+    first, seen, found = FULL + 2 * b, t - ROOM - 1, 0
+    while found == 0 and count[first] < count[first + 1]:
+        at = count[first] & (FULLS - 1)
+        if full[b, at, SINCE] > seen:
             break
+        if running and full[b, at, UNTIL] == NEVER:
+            lane, takes = full[b, at, LANE], full[b, at, TAKES]
+            _take_turns(lane, seen, pushed, taken, fifos, order, woken, snapshot)
+            places = fifos.shape[2]
+            if pushed[b, lane] - takes >= places:
+                full[b, at, UNTIL] = 0  # its place was taken since: that is long ago
+            elif taken[b, lane] > takes:
+                found_at = fifos[b, lane, takes & (places - 1)]
+                full[b, at, UNTIL] = found_at if found_at < 1 << ARRIVED_BIT else 0
+        if not running:
+            found = NEVER
+        elif full[b, at, UNTIL] > seen:
+            found = full[b, at, UNTIL]
+        else:
+            count[first] += 1
+    return found
+
+
+@inlined
+def _busy(t: int, until: Any, count: Any) -> int:
+    """Lane-cycles that multiplied up to t; everything that arrived up to t has been taken in."""
+    ahead = 0
+    for lane in range(len(until)):
+        ahead += max(until[lane] - t, 0)
+    busy = count[WORK] - ahead
+    if count[WOKEN_AT] == t:
+        busy += count[WOKEN]
     return busy
 
 
-@compiled
-def _begin_pass(
-    scanner: Any, lanes: Any, t: int, source: Any, touched: Any, everything: bool, fired: Any,
-    slots: Any,
-) -> int:  # fmt: skip
-    """List the groups of a pass over `source` that begins at t; returns how many there are.
+@inlined
+def _latest(until: Any) -> int:
+    """When the last lane has done all of its work."""
+    latest = until[0]
+    for lane in range(1, len(until)):
+        latest = max(latest, until[lane])
+    return latest
 
-    `fired` (channels, rows, columns), `slots` (channels,). All ranges in the FIFOs now belong to
-    the layer before the target.
+
+# The scanner.
+
+
+@kernel
+def _begin_pass(
+    t: int, source: Any, everything: bool, first: int, fired: Any, words: Any, neurons: Any,
+    marks: Any, scanner: Any,
+) -> None:  # fmt: skip
+    """List the groups of a pass over `source` that begins at t, and which of their neurons fire.
+
+    Its neurons are those from `first` on, eight to a word of `words`. A neuron that fires lies at a
+    position that is examined.
     """
-    streams, count = lanes.level.shape
     rows, columns, channels = source[MAP_ROWS], source[MAP_COLUMNS], source[CHANNELS]
+    groups, ranks, fires, walk = scanner.groups, scanner.ranks, scanner.fires, scanner.walk
     number = 0
     for y in range(rows):
         for x in range(columns):
-            if not (everything or touched[y, x]):
-                continue
-            for k in range(channels):
-                scanner.groups[number, 0], scanner.groups[number, 1] = y, x
-                scanner.groups[number, 2] = k
-                scanner.fires[number] = NONE
-                number += 1
-    # A neuron that fires lies at a position that is examined.
-    place = np.full((rows, columns), -1, np.int64)
-    for n in range(0, number, channels):
-        place[scanner.groups[n, 0], scanner.groups[n, 1]] = n
-    for channel in range(fired.shape[0]):
-        k, lane = slots[channel] // count, slots[channel] % count
-        bit = ONE << np.uint64(lane)
-        for y in range(rows):
-            for x in range(columns):
-                if fired[channel, y, x]:
-                    scanner.fires[place[y, x] + k] |= bit
+            if everything or marks[y, x]:
+                ranks[y * columns + x] = number
+                for k in range(channels):
+                    groups[number, 0], groups[number, 1], groups[number, 2] = y, x, k
+                    fires[number] = NONE
+                    number += 1
+    for word in range(len(words)):
+        if words[word]:
+            for n in range(first + 8 * word, first + 8 * word + 8):
+                if fired[n]:
+                    group = ranks[neurons[n, 0]] + neurons[n, 1]
+                    fires[group] |= ONE << np.uint64(neurons[n, 2])
     scanner.flying[:] = -1
-    scanner.outstanding[:] = 0
-    scanner.spare[:] = True
-    scanner.ring[:] = 0
+    scanner.serialisers[:] = 0
+    scanner.serialisers[:, CREDIT] = 1
     scanner.sending[:] = NONE
     scanner.active[0] = NONE
-    scanner.place[:] = 0
-    scanner.place[STARTED] = t
-    scanner.place[MISSING] = count
-    for lane in range(count):
-        before = 0
-        for b in range(streams):
-            before += lanes.level[b, lane]
-        lanes.before[lane] = before
-        lanes.older[lane] = lanes.until[lane]
-    return number
+    walk[:] = 0
+    walk[BEGINS], walk[NUMBER] = t + SCAN_START, number
+    walk[MISSING], walk[NEXT_FINISH] = len(scanner.finish), -NEVER
 
 
-@compiled
-def _lowest(bits: Any) -> int:
-    """Index of the lowest set bit."""
-    lane = 0
-    while not (bits >> np.uint64(lane)) & ONE:
-        lane += 1
-    return lane
+@inlined
+def _next_group(b: int, serialisers: Any, waiting: Any, waiting_group: Any, sending: Any) -> bool:
+    """A serialiser that has nothing left takes the next group; returns whether there is one."""
+    found = sending[b] == NONE and serialisers[b, LEFT] < serialisers[b, ENTERED]
+    serialisers[b, LEAVES] = found
+    if found:
+        at = serialisers[b, LEFT] & (RING - 1)
+        sending[b] = waiting[b, at]
+        serialisers[b, CURRENT] = waiting_group[b, at]
+        serialisers[b, LEFT] += 1
+    return found
 
 
-@compiled
-def _advance(valid: Any, work: Any, room: bool, offer: Any) -> tuple[int, bool, bool]:
-    """One cycle of a generator without its input.
-
-    Writes the range that it offers, if any. Returns the place for an event that comes in this
-    cycle (-1: none), whether anything moved, and whether a range waits for room.
-    """
-    last = STAGES - 1
-    offers = valid[last] and work[last, RANGES] > 0
-    moves = valid[last] and (not offers or room)
-    moved = moves
-    free = not valid[last] or (moves and work[last, RANGES] <= 1 and work[last, PAIRS] <= 1)
-    if moves:
-        if offers:
-            offer[0] = work[last, FROM]
-            offer[1] = work[last, FROM] + work[last, SIZE]
-        work[last, FROM] += work[last, STRIDE]
-        work[last, RANGES] = max(0, work[last, RANGES] - 1)
-        work[last, PAIRS] = max(0, work[last, PAIRS] - 1)
-    for i in range(last, 0, -1):
-        # Before the last stage but one an event that reaches nothing ends.
-        if free:
-            moved |= valid[i - 1]
-            valid[i] = valid[i - 1] and (i != last - 1 or work[i - 1, SIZE] > 0)
-            for j in range(PAIRS + 1):
-                work[i, j] = work[i - 1, j]
-        free = free or not valid[i - 1]
-    place = -1
-    if not free:
-        place = -1 if valid[STAGES] else STAGES
-    elif valid[STAGES]:
-        moved = True
-        valid[STAGES] = False
-        for j in range(PAIRS + 1):
-            work[0, j] = work[STAGES, j]
-    else:
-        place = 0
-        valid[0] = False
-    return place, moved, offers and not room
+@kernel
+def _join(t: int, until: Any, scanner: Any) -> Any:
+    """Lanes that have finished the layer before, and have not joined the walk."""
+    finish, walk = scanner.finish, scanner.walk
+    if walk[NEXT_FINISH] == -NEVER:
+        # No range of the new layer has come yet.
+        for lane in range(len(finish)):
+            finish[lane] = until[lane] + FINISHES
+    joiners, soonest = NONE, NEVER
+    for lane in range(len(finish)):
+        if finish[lane] <= t:
+            joiners |= ONE << np.uint64(lane)
+            finish[lane] = NEVER
+            walk[MISSING] -= 1
+        soonest = min(soonest, finish[lane])
+    walk[NEXT_FINISH] = soonest
+    return joiners
 
 
-@compiled
-def _serialise(
-    scanner: Any, b: int, local: bool, entry: int, room: bool, lanes: Any, generators: Any,
-    target: Any, tables: Any, marks: Any,
+@inlined
+def _walk(
+    t: int, until: Any, scanner: Any, walk: Any, active: Any, fires: Any, flying: Any, flight: Any,
+    members: Any, serialisers: Any, waiting: Any, waiting_group: Any,
 ) -> bool:  # fmt: skip
-    """One cycle of a serialiser: an event to its generator, or a local group to its lanes.
-
-    Returns whether a local group waits for room.
-    """
-    count = lanes.level.shape[1]
-    emptied = scanner.sending[b] == NONE
-    blocked = False
-    if not emptied:
-        y, x, k = scanner.groups[scanner.current[b]]
-        if local:
-            blocked = not room
-            if room:
-                lanes.offer[BROADCAST - 1, b, 0] = target[POINTER_BASE] + k
-                lanes.offer[BROADCAST - 1, b, 1] = target[POINTER_BASE] + k + 1
-                lanes.mask[BROADCAST - 1, b] = scanner.sending[b]
-                scanner.sending[b] = NONE
-        elif entry >= 0:
-            lane = _lowest(scanner.sending[b])
-            slot = k * count + lane
-            generators.valid[b, entry] = True
-            _accept(generators.work[b, entry], y, x, slot, target, tables, marks)
-            scanner.sending[b] ^= ONE << np.uint64(lane)
-        emptied = scanner.sending[b] == NONE
-    scanner.popped[b] = 0
-    if emptied and scanner.ring[b, 1] < scanner.ring[b, 0]:
-        at = scanner.ring[b, 1] & (RING - 1)
-        scanner.sending[b] = scanner.waiting[b, at]
-        scanner.current[b] = scanner.group[b, at]
-        scanner.ring[b, 1] += 1
-        scanner.popped[b] = 1
-    return blocked
-
-
-@compiled
-def _walk(scanner: Any, lanes: Any, t: int, number: int) -> None:
-    """One cycle of the walk through `number` groups, and the answer to an earlier group."""
-    streams, count = lanes.level.shape
-    per_stream = count // streams
-    p = scanner.place
-    issued = False
-    credit = number > 0 and t >= p[STARTED] + SCAN_START
+    """One cycle of the walk, and the answer to an earlier group; returns whether anything moved."""
+    streams = len(serialisers)
+    moved, issued = False, False
+    credit = walk[NUMBER] > 0 and t >= walk[BEGINS]
     for b in range(streams):
-        credit = credit and scanner.spare[b]
+        if not serialisers[b, CREDIT]:
+            credit = False
         # Known a cycle later.
-        scanner.spare[b] = scanner.outstanding[b] <= GROUPS - 2
+        spare = serialisers[b, OUTSTANDING] <= GROUPS - 2
+        if spare != serialisers[b, CREDIT]:
+            serialisers[b, CREDIT] = spare
+            moved = True
     if credit:
-        took_part = scanner.active[0] != NONE
-        oldest = p[LEFT] % count
-        if (
-            p[LEFT] < p[JOINED]
-            and scanner.joins[oldest, 0] == p[GROUP]
-            and scanner.joins[oldest, 1] != p[LAP]
-        ):
-            scanner.active[0] &= ~scanner.joined[oldest]
-            p[LEFT] += 1
-        if p[MISSING] > 0:
-            joiners = NONE
-            for lane in range(count):
-                if lanes.before[lane] == 0 and t >= lanes.older[lane] + FINISHES:
-                    joiners |= ONE << np.uint64(lane)
-                    lanes.before[lane] = -1
-                    p[MISSING] -= 1
+        issued = active[0] != NONE
+        if walk[PARTED] < walk[JOINED]:
+            oldest = walk[PARTED] % len(scanner.joins)
+            if scanner.joins[oldest, 0] == walk[GROUP] and scanner.joins[oldest, 1] != walk[LAP]:
+                active[0] &= ~scanner.joined[oldest]
+                walk[PARTED] += 1
+        if t >= walk[NEXT_FINISH]:
+            joiners = _join(t, until, scanner)
             if joiners:
-                took_part = True
-                scanner.active[0] |= joiners
-                newest = p[JOINED] % count
-                scanner.joins[newest, 0], scanner.joins[newest, 1] = p[GROUP], p[LAP]
+                issued = True
+                active[0] |= joiners
+                newest = walk[JOINED] % len(scanner.joins)
+                scanner.joins[newest, 0], scanner.joins[newest, 1] = walk[GROUP], walk[LAP]
                 scanner.joined[newest] = joiners
-                p[JOINED] += 1
-        if took_part:
-            issued = True
+                walk[JOINED] += 1
+        if issued:
             arrives = (t + SCAN_LATENCY) & (RING - 1)
-            scanner.flying[arrives] = p[GROUP]
-            scanner.flight[arrives] = scanner.active[0]
-            p[GROUP] += 1
-            if p[GROUP] == number:
-                p[GROUP], p[LAP] = 0, 1 - p[LAP]
+            flying[arrives] = walk[GROUP]
+            flight[arrives] = active[0]
+            walk[GROUP] += 1
+            if walk[GROUP] == walk[NUMBER]:
+                walk[GROUP], walk[LAP] = 0, 1 - walk[LAP]
     at = t & (RING - 1)
-    answered = scanner.flying[at]
+    answered = flying[at]
     for b in range(streams):
-        scanner.outstanding[b] += issued - scanner.popped[b]
-        if answered < 0:
-            continue
-        fires = scanner.fires[answered] & scanner.flight[at]
-        fires &= (ALL >> np.uint64(64 - per_stream)) << np.uint64(b * per_stream)
-        if fires:
-            entry = scanner.ring[b, 0] & (RING - 1)
-            scanner.waiting[b, entry] = fires
-            scanner.group[b, entry] = answered
-            scanner.ring[b, 0] += 1
-        else:
-            scanner.outstanding[b] -= 1
-    scanner.flying[at] = -1
+        serialisers[b, OUTSTANDING] += issued - serialisers[b, LEAVES]
+        if answered >= 0:
+            fired = fires[answered] & flight[at] & members[b]
+            if fired:
+                entry = serialisers[b, ENTERED] & (RING - 1)
+                waiting[b, entry] = fired
+                waiting_group[b, entry] = answered
+                serialisers[b, ENTERED] += 1
+            else:
+                serialisers[b, OUTSTANDING] -= 1
+    flying[at] = -1
+    return moved or issued or answered >= 0
 
 
-@compiled
+@kernel
+def _next_answer(t: int, flying: Any) -> int:
+    """When the next group after t is answered."""
+    for ahead in range(1, SCAN_LATENCY + 1):
+        if flying[(t + ahead) & (RING - 1)] >= 0:
+            return t + ahead
+    return NEVER
+
+
+# The sequencer.
+
+
+@kernel
 def _frame(
-    tables: Any, encoder: Any, generators: Any, lanes: Any, scanner: Any, fired: Any,
-    offsets: Any, slots: Any, everything: bool, marks: Any, cycles: Any, lost: Any,
+    tables: Any, encoder: Any, generators: Any, lanes: Any, scanner: Any, words: Any, most: int,
+    everything: bool, count: Any, cycles: Any, lost: Any,
 ) -> tuple[int, int]:  # fmt: skip
-    """Step through one frame.
+    """Run one frame; `everything`: it is sent whole, and all neurons are examined.
 
-    `fired[offsets[i] : offsets[i + 1]]` says which inputs of layer i fire, `slots[i]` where the
-    outputs of layer i are, `marks` (2, rows, columns) is the touched maps of even and odd layers.
     Writes `cycles` of each layer and `lost` lane-cycles by cause; returns total and busy cycles.
     """
-    last = len(tables.layers) - 1
-    streams, count = lanes.level.shape
-    lanes.until[:] = -PIPELINE - 1
-    lanes.before[:] = 0
-    lanes.offer[:] = 0
-    lanes.full[:] = 0
-    generators.valid[:] = False
-    marks[:] = False
-    place = encoder.place
-    _next_pixel_with_events(encoder)
+    pointers, rows, columns = tables.pointers, tables.rows, tables.columns
+    queues, pushes, events, place = encoder.queues, encoder.pushes, encoder.events, encoder.place
+    now, works, way, way_mask = (
+        generators.now,
+        generators.works,
+        generators.way,
+        generators.way_mask,
+    )
+    until, pushed, taken, fifos = lanes.until, lanes.pushed, lanes.taken, lanes.fifos
+    order, full = lanes.order, lanes.full
+    woken, idle, snapshot = lanes.woken, lanes.idle, lanes.snapshot
+    walk, active, sending = scanner.walk, scanner.active, scanner.sending
+    serialisers, waiting, waiting_group = (
+        scanner.serialisers, scanner.waiting, scanner.waiting_group
+    )  # fmt: skip
+    fires, flying, flight = scanner.fires, scanner.flying, scanner.flight
+    groups, members = scanner.groups, scanner.members
 
-    t, phase, parity, groups = 0, 0, 0, 0
-    began, busy = 0, 0  # first cycle of phase 0; lane-cycles that multiplied
-    running, first_cycle, settled, local = False, False, False, False
+    last = len(tables.layers) - 1
+    streams, lane_count = len(now), len(until)
+    place[:] = 0
+    place[TAKEN : FINISHED + 1] = -1
+    for b in range(streams):
+        queues[b, POPPED] = 0
+        queues[b, LAST_POP] = queues[b, POP_BEFORE] = -3
+    now[:] = 0
+    until[:] = 0
+    pushed[:] = 0
+    taken[:] = 0
+    woken[:] = -2
+    if streams == 1:
+        fifos[:] = -1
+    generators.marks[:] = 0
+    count[:] = 0
+    count[LAST_ARRIVAL] = -2
+    _next_pixel_with_events(encoder, not everything)
+
+    t, phase = 0, 0
     target = tables.layers[0]
-    lanes_until = -1  # the last cycle in which lanes are known to be busy
+    marks = generators.marks[0]
+    local = False
+    starts, running, first_cycle, settled = False, False, False, False
+    began, phase_began, go = 0, 0, NEVER
+    cause, since, busy_before = NOT_RUNNING, 0, 0
     while True:
+        _arrive(
+            t, go, most, pointers, until, pushed, taken, fifos, order, woken, idle, snapshot,
+            full, way, way_mask, count,
+        )  # fmt: skip
+        if starts:
+            running, starts, go = True, False, t + GO
+            _run(go, until, pushed, fifos, order, full, count)
         # What the registers say at the beginning of this cycle.
         flowing = False
         for b in range(streams):
-            for i in range(STAGES):
-                flowing |= generators.valid[b, i]
-        frame_ready, scan_waits = False, False
+            flowing = flowing or now[b, VALID] != 0
+        ready, source_done, scan_waits, received = False, False, False, False
         if phase == 0:
             received = place[NEXT_PUSH] == NEVER and t > max(place[TAKEN], place[FINISHED])
-            frame_ready = received or _crowded(encoder)
-            popped = 0
+            ready = received or _crowded(queues, place[PUSHED])
+            if received:
+                popped = 0
+                for b in range(streams):
+                    popped += queues[b, POPPED]
+                source_done = popped == place[PUSHED]
+        elif not first_cycle and active[0] == NONE:
+            quiet = True
             for b in range(streams):
-                popped += encoder.popped[b]
-            source_done = received and popped == place[PUSHED]
-        else:
-            idle = scanner.active[0] == NONE
-            for b in range(streams):
-                idle = idle and scanner.outstanding[b] == 0 and scanner.sending[b] == NONE
-            everyone = groups == 0 or scanner.place[MISSING] == 0
-            source_done = not first_cycle and everyone and idle
-            scan_waits = not first_cycle and not everyone and idle
-        lanes_busy = phase == last and t <= lanes_until
+                quiet = quiet and serialisers[b, OUTSTANDING] == 0 and sending[b] == NONE
+            everyone = walk[NUMBER] == 0 or walk[MISSING] == 0
+            source_done = quiet and everyone
+            scan_waits = quiet and not everyone
 
-        # From the source to the lanes.
+        # From the source to the lanes. `soon`: when something changes if nothing moves.
         moved, blocked = False, False
+        soon = NEVER
         for b in range(streams):
-            room = lanes.full[0, b] == 0
-            for i in range(ROOM):
-                moved |= lanes.full[i, b] != lanes.full[i + 1, b]
-                lanes.full[i, b] = lanes.full[i + 1, b]
-            lanes.offer[BROADCAST - 1, b, 1] = 0
-            lanes.mask[BROADCAST - 1, b] = ALL
-            entry, moves, waits = _advance(
-                generators.valid[b], generators.work[b], room, lanes.offer[BROADCAST - 1, b]
-            )
-            moved |= moves
-            if phase > 0:
-                waits |= _serialise(
-                    scanner, b, local, entry, room, lanes, generators, target, tables,
-                    marks[parity],
-                )  # fmt: skip
-            elif entry >= 0 and _head_at(encoder, b) <= t:
-                y, x, slot = encoder.events[encoder.popped[b] * streams + b]
-                _accept(generators.work[b, entry], y, x, slot, target, tables, marks[parity])
-                generators.valid[b, entry] = True
-                encoder.popped[b] += 1
-                encoder.pop_before[b] = encoder.last_pop[b]
-                encoder.last_pop[b] = t
-                moved = True
-            blocked |= waits
-        if phase > 0:
-            _walk(scanner, lanes, t, groups)
-
-        # The lanes, and the frame's clock.
-        if running:
-            multiply = _fetch(lanes, t, parity) if t >= began + GO else 0
-            if phase == last:
-                for lane in range(count):
-                    lanes_until = max(lanes_until, lanes.until[lane] + PIPELINE)
-            busy += multiply
-            cycles[phase] += 1
-            if blocked:
-                lost[FIFO_FULL] += count - multiply
-            elif not flowing and (source_done or scan_waits):
-                lost[LAYER_TAIL] += count - multiply
+            filled = 0
+            if now[b, VALID] & FOREMOST or (local and sending[b] != NONE):
+                filled = _full_until(
+                    b, t, running, pushed, taken, fifos, order, woken, snapshot, full, count
+                )
+            room = filled == 0
+            entry, moves, waits = _advance(now, works, b, room, way, way_mask, count, t, phase)
+            moved = moved or moves
+            event, y, x, slot = False, 0, 0, 0
+            if phase == 0:
+                if entry != NOWHERE:
+                    head = _head_at(queues, pushes, place[PUSHED], b)
+                    if head <= t:
+                        n = queues[b, POPPED] * streams + b
+                        event, y, x, slot = True, events[n, 0], events[n, 1], events[n, 2]
+                        queues[b, POPPED] += 1
+                        queues[b, POP_BEFORE] = queues[b, LAST_POP]
+                        queues[b, LAST_POP] = t
+                    else:
+                        soon = min(soon, head)
             else:
-                lost[NO_EVENT] += count - multiply
-        lanes.layer[BROADCAST - 1] = parity
-        if _broadcast(lanes, parity, tables):
+                if sending[b] != NONE:
+                    group = serialisers[b, CURRENT]
+                    if local:
+                        waits = waits or not room
+                        if room:
+                            moved = True
+                            tap = target[POINTER_BASE] + groups[group, 2]
+                            _offer(way, way_mask, count, t, b, tap, tap + 1, phase, sending[b])
+                            sending[b] = NONE
+                    elif entry != NOWHERE:
+                        bit = sending[b] & (~sending[b] + ONE)
+                        sending[b] ^= bit
+                        event, y, x = True, groups[group, 0], groups[group, 1]
+                        slot = groups[group, 2] * lane_count + _index(bit)
+                if _next_group(b, serialisers, waiting, waiting_group, sending):
+                    moved = True
+            if event:
+                moved = True
+                _accept(now, works, b, entry, y, x, slot, target, rows, columns, marks)
+            if waits:
+                blocked = True
+                soon = min(soon, t + 1 if filled == NEVER and running else filled + ROOM + 1)
+        if phase > 0 and _walk(
+            t, until, scanner, walk, active, fires, flying, flight, members, serialisers, waiting,
+            waiting_group,
+        ):  # fmt: skip
             moved = True
-            lanes_until = max(lanes_until, t + KNOWN)
+
+        # The counters.
+        if running:
+            reason = NO_EVENTS
+            if blocked:
+                reason = FIFO_FULL
+            elif not flowing and (source_done or scan_waits):
+                reason = LAYER_TAIL
+            if reason != cause:
+                if cause != NOT_RUNNING:
+                    busy = _busy(t - 1, until, count) if t - 1 > go else 0
+                    lost[cause] += lane_count * (t - since) - (busy - busy_before)
+                    busy_before = busy
+                cause, since = reason, t
         if place[NEXT_PUSH] <= t:
             moved = True
-            _push(encoder, t)
+            _push(encoder, t, not everything)
 
         # The sequencer.
         if not running:
-            if frame_ready:
-                running, first_cycle, moved = True, True, True
-                began = t + 1
+            if ready:
+                first_cycle, moved = True, True
+                began = phase_began = t + 1
+                starts = True
         elif settled:
+            cycles[phase] = t + 1 - phase_began
+            phase_began = t + 1
             if phase == last:
-                total = t + 1 - began
-                early = began - (place[TAKEN] + 1)  # from the last pixel to phase 0
-                if early > 0:
-                    total += early
-                    lost[SEQUENCER] += count * early
-                return total, busy
+                break
             source = tables.layers[phase]
             phase += 1
             target = tables.layers[phase]
             local = target[LOCAL] != 0
-            groups = _begin_pass(
-                scanner, lanes, t + 1, source, marks[parity], everything,
-                fired[offsets[phase] : offsets[phase + 1]].reshape(
-                    (-1, source[MAP_ROWS], source[MAP_COLUMNS])
-                ),
-                slots[phase - 1],
+            begin, end = tables.offsets[phase], tables.offsets[phase + 1]
+            _begin_pass(
+                t + 1, source, everything, begin, encoder.fired, words[begin // 8 : end // 8],
+                tables.neurons, marks, scanner,
             )  # fmt: skip
-            parity ^= 1
-            marks[parity] = False
-            first_cycle, settled = True, False
+            marks = generators.marks[phase & 1]
+            marks[:] = 0
+            first_cycle, settled, moved = True, False, True
         else:
-            settled = not first_cycle and source_done and not flowing and not lanes_busy
+            settled = False
+            if not first_cycle and source_done and not flowing:
+                settled = True
+                if phase == last:
+                    done = count[LAST_ARRIVAL]
+                    if t > done:  # all ranges have arrived
+                        done = max(done + KNOWN, _latest(until) + PIPELINE)
+                    if t <= done:
+                        settled, soon = False, done + 1
+            moved = moved or settled or first_cycle
             first_cycle = False
 
-        t += 1
-        if not running and not moved:
-            # Nothing moves before the encoder does, or the frame is complete.
-            soon = place[NEXT_PUSH]
-            if soon == NEVER:
-                soon = max(place[TAKEN], place[FINISHED]) + 1
-            for b in range(streams):
-                soon = min(soon, max(t, _head_at(encoder, b)))
-            t = max(t, soon)
+        if moved:
+            t += 1
+            continue
+        if phase == 0:
+            soon = min(soon, place[NEXT_PUSH])
+            if place[NEXT_PUSH] == NEVER and not received:
+                soon = min(soon, max(place[TAKEN], place[FINISHED]) + 1)
+        else:
+            if t < walk[BEGINS]:
+                soon = min(soon, walk[BEGINS])
+            elif walk[MISSING] and t < walk[NEXT_FINISH]:
+                soon = min(soon, walk[NEXT_FINISH])
+            soon = min(soon, _next_answer(t, flying))
+        t = max(t + 1, soon)
+
+    for lane in range(lane_count):
+        if streams > 1:
+            # Whose turn it is in the next frame.
+            _take_turns(lane, NEVER - 1, pushed, taken, fifos, order, woken, snapshot)
+    total, busy = t + 1 - began, count[WORK]
+    lost[cause] += lane_count * (t + 1 - since) - (busy - busy_before)
+    early = began - (place[TAKEN] + 1)  # from the last pixel to phase 0
+    if early > 0:
+        total += early
+        lost[SEQUENCER] += lane_count * early
+    return total, busy
 
 
 class CycleModel:
@@ -688,10 +1101,32 @@ class CycleModel:
     def __init__(self, image: Image) -> None:
         self.image = image
         config = image.config
+        streams, lanes = config.streams, config.lanes
 
         def table(space: Space) -> Ints:
             fields = unpack(config, space, image.memories[space])
             return np.stack(list(fields.values()), axis=-1)
+
+        def ints(*shape: int) -> npt.NDArray[np.int32]:
+            return np.zeros(shape, np.int32)
+
+        height, width, channels = image.frame_shape
+        stack = image.registers[int(Register.STACK)]
+        events = stack * channels * height * width
+        # What fires, input by input: each part begins at a multiple of eight bytes.
+        shapes = [(stack * channels, height, width), *(layer.shape for layer in image.layers[:-1])]
+        sizes = [-(-int(np.prod(shape)) // 8) * 8 for shape in shapes]
+        offsets = np.cumsum([0, *sizes])
+        fired = np.zeros(offsets[-1], np.uint8)
+        self._inputs = [
+            fired[begin : begin + int(np.prod(shape))].view(np.bool_).reshape(shape)
+            for begin, shape in zip(offsets, shapes, strict=False)
+        ]
+        self._words = fired.view(np.uint64)
+        neurons = ints(len(fired), 3)
+        for layer, begin in zip(image.layers, offsets[1:-1], strict=False):
+            found = _neurons(layer, lanes)
+            neurons[begin : begin + len(found)] = found
 
         pointers = table(Space.POINTER)[:, :, 0].T
         self._tables = _Tables(
@@ -699,74 +1134,80 @@ class CycleModel:
             rows=table(Space.ROW),
             columns=table(Space.COLUMN),
             pointers=np.ascontiguousarray(pointers, np.int32),
+            neurons=neurons,
+            offsets=offsets,
         )
-        height, width, channels = image.frame_shape
-        stack = image.registers[int(Register.STACK)]
-        self._planes = (stack, channels, height, width)
-        events = stack * channels * height * width
-        streams, lanes = config.streams, config.lanes
         self._encoder = _Encoder(
-            changed=np.zeros(self._planes, np.bool_),
-            same=np.zeros(height, np.bool_),
-            busy=np.zeros(height, np.bool_),
-            depth=config.queue_depth // streams,
-            events=np.zeros((events, 3), np.int64),
-            pushes=np.zeros(events, np.int64),
-            popped=np.zeros(streams, np.int64),
-            last_pop=np.zeros(streams, np.int64),
-            pop_before=np.zeros(streams, np.int64),
+            shape=np.array([stack, channels, height, width], np.int64),
+            fired=fired,
+            frame=np.zeros((height, width * channels), np.uint8),
+            previous=np.zeros((height, width * channels), np.uint8),
+            counts=ints(width * channels),
+            events=ints(events, 3),
+            pushes=ints(events),
+            queues=np.zeros((streams, DEPTH + 1), np.int64),
             place=np.zeros(NEXT_PUSH + 1, np.int64),
         )
+        self._encoder.queues[:, DEPTH] = config.queue_depth // streams
+        folded = [layer.folded for layer in image.layers]
+        rows, columns = (max(shape[axis] for shape in folded) for axis in (1, 2))
         self._generators = _Generators(
-            valid=np.zeros((streams, STAGES + 1), np.bool_),
-            work=np.zeros((streams, STAGES + 1, PAIRS + 1), np.int64),
+            now=np.zeros((streams, PAIRS + 1), np.int64),
+            works=np.zeros((streams, WORKS, PAIRS + 1), np.int64),
+            way=np.zeros((RING, PHASE + 1), np.int64),
+            way_mask=np.zeros(RING, np.uint64),
+            marks=np.zeros((2, rows, columns), np.uint8),
         )
-        ring = 1 << (config.fifo_depth + 1).bit_length()
+        places = 1 << config.fifo_depth.bit_length()
+        self._most = config.fifo_depth - config.fifo_margin  # ranges in a FIFO that still has room
         self._lanes = _Lanes(
-            most=config.fifo_depth - config.fifo_margin,
-            level=np.zeros((streams, lanes), np.int64),
-            oldest=np.zeros((streams, lanes), np.int64),
-            length=np.zeros((streams, lanes, ring), np.int32),
-            parity=np.zeros((streams, lanes, ring), np.uint8),
             until=np.zeros(lanes, np.int64),
-            older=np.zeros(lanes, np.int64),
-            before=np.zeros(lanes, np.int64),
-            turn=np.zeros(lanes, np.int64),
-            full=np.zeros((ROOM + 1, streams), np.int64),
-            offer=np.zeros((BROADCAST, streams, 2), np.int64),
-            mask=np.zeros((BROADCAST, streams), np.uint64),
-            layer=np.zeros(BROADCAST, np.int64),
+            fifos=np.zeros((streams, lanes, places), np.int64),
+            pushed=np.zeros((streams, lanes), np.int64),
+            taken=np.zeros((streams, lanes), np.int64),
+            order=np.zeros((lanes, TURN + 1), np.int64),
+            woken=np.zeros(lanes, np.int64),
+            idle=np.zeros(lanes, np.int64),
+            snapshot=np.zeros((streams, lanes), np.int64),
+            full=np.zeros((streams, FULLS, TAKES + 1), np.int64),
         )
-        groups = max(layer.folded[1] * layer.folded[2] * layer.channels for layer in image.layers)
+        groups = max(
+            shape[1] * shape[2] * layer.channels
+            for shape, layer in zip(folded, image.layers, strict=True)
+        )
+        per_stream = lanes // streams
         self._scanner = _Scanner(
-            groups=np.zeros((groups, 3), np.int64),
+            groups=ints(groups, 3),
+            ranks=ints(rows * columns),
             fires=np.zeros(groups, np.uint64),
+            walk=np.zeros(NEXT_FINISH + 1, np.int64),
+            finish=np.zeros(lanes, np.int64),
             joins=np.zeros((lanes, 2), np.int64),
             joined=np.zeros(lanes, np.uint64),
             active=np.zeros(1, np.uint64),
-            place=np.zeros(MISSING + 1, np.int64),
-            flight=np.zeros(RING, np.uint64),
             flying=np.zeros(RING, np.int64),
-            outstanding=np.zeros(streams, np.int64),
-            spare=np.ones(streams, np.bool_),
+            flight=np.zeros(RING, np.uint64),
+            members=np.array(
+                [((1 << per_stream) - 1) << (b * per_stream) for b in range(streams)], np.uint64
+            ),
+            serialisers=np.zeros((streams, CURRENT + 1), np.int64),
             waiting=np.zeros((streams, RING), np.uint64),
-            group=np.zeros((streams, RING), np.int64),
-            ring=np.zeros((streams, 2), np.int64),
+            waiting_group=np.zeros((streams, RING), np.int64),
             sending=np.zeros(streams, np.uint64),
-            current=np.zeros(streams, np.int64),
-            popped=np.zeros(streams, np.int64),
         )
-        shapes = [layer.folded for layer in image.layers]
-        self._marks = np.zeros((2, max(s[1] for s in shapes), max(s[2] for s in shapes)), np.bool_)
-        self._offsets = np.cumsum([0, events, *(int(np.prod(s)) for s in shapes[:-1])])
-        self._slots = tuple(np.array(layer.slots, np.int64) for layer in image.layers)
+        self._count = np.zeros(FULL + 2 * streams, np.int64)
         self.reset()
 
     def reset(self) -> None:
         """The next frame examines every neuron, and is sent whole."""
         self._fresh = True
-        self._previous: npt.NDArray[np.uint8] | None = None
-        self._lanes.turn[:] = 0
+        self._lanes.order[:] = 0
+
+    def compile(self) -> None:
+        """Compile the model now, so that no frame is timed with it; it starts as after `reset`."""
+        silent = [np.zeros(part.shape, np.bool_) for part in self._inputs]
+        self.step(np.zeros(self.image.frame_shape, np.uint8), silent)
+        self.reset()
 
     def step(self, frame: npt.NDArray[np.uint8], deltas: Sequence[npt.NDArray[Any]]) -> Cycles:
         """Cycles of one frame (height, width[, channels]) with its events.
@@ -774,29 +1215,16 @@ class CycleModel:
         `deltas[i]` (channels, height, width) are the events into layer i, as `Golden.delta` and
         `Engine.delta` give them after the same frame.
         """
-        image, encoder = self.image, self._encoder
-        frame = frame.reshape(image.frame_shape)
-        encoder.same[:] = False
-        if self._previous is not None:
-            encoder.same[:] = (frame == self._previous).all(axis=(1, 2))
-        self._previous = frame.copy()
-        np.not_equal(deltas[0].reshape(self._planes), 0, out=encoder.changed)
-        encoder.busy[:] = encoder.changed.any(axis=(0, 1, 3))
-        encoder.popped[:] = 0
-        encoder.last_pop[:] = -3
-        encoder.pop_before[:] = -3
-        encoder.place[:] = 0
-        encoder.place[[TAKEN, READ, DECIDED, COMPARED, FINISHED]] = -1
-
-        parts = [encoder.changed.reshape(-1)]
-        for layer, delta in zip(image.layers, deltas[1:], strict=False):
-            parts.append(fold_map(delta != 0, layer.fold).reshape(-1))
-        fired = np.concatenate(parts)
-        cycles = np.zeros(len(image.layers), np.int64)
+        encoder = self._encoder
+        encoder.previous[:] = encoder.frame
+        encoder.frame[:] = frame.reshape(encoder.frame.shape)
+        for part, delta in zip(self._inputs, deltas, strict=True):
+            np.not_equal(delta, 0, out=part)
+        cycles = np.zeros(len(self.image.layers), np.int64)
         lost = np.zeros(len(LOST_CAUSES), np.int64)
         total, busy = _frame(
-            self._tables, encoder, self._generators, self._lanes, self._scanner, fired,
-            self._offsets, self._slots, self._fresh, self._marks, cycles, lost,
+            self._tables, encoder, self._generators, self._lanes, self._scanner, self._words,
+            self._most, self._fresh, self._count, cycles, lost,
         )  # fmt: skip
         self._fresh = False
         return Cycles(
@@ -805,3 +1233,11 @@ class CycleModel:
             busy=busy,
             lost=dict(zip(LOST_CAUSES, lost.tolist(), strict=True)),
         )
+
+
+def _neurons(layer: LayerMap, lanes: int) -> npt.NDArray[np.int64]:
+    """Of each neuron of a layer: position on the folded map, channel of its lane, lane."""
+    (fy, fx), (_, _, columns) = layer.fold, layer.folded
+    channel, y, x = np.indices(layer.shape).reshape(3, -1)
+    slot = np.array(layer.slots, np.int64)[(channel * fy + y % fy) * fx + x % fx]
+    return np.stack([y // fy * columns + x // fx, slot // lanes, slot % lanes], axis=-1)

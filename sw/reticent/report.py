@@ -3,7 +3,7 @@
 The JSON has exactly these keys; null stands where a backend cannot know:
 
 - `game` (snake_case), `backend`, `agent` (name and short hash);
-- `lanes`: multipliers of the machine;
+- `lanes`: multipliers of the machine; `predicted`: its cycles are those of the cycle model;
 - `threshold`: in real units; one number, or a list for the input and each hidden layer;
 - `seed`: episode k starts from `seed + k`;
 - `episodes`: `[{score, decisions, frames}]`, frames of the emulator with those before the first
@@ -58,6 +58,7 @@ class Setup:
     seed: int
     checked: bool  # beside the golden model, which stops at the first difference
     layers: Sequence[tuple[str, int]]  # name and dense multiplications
+    predicted: bool = False  # cycles are those of the cycle model
 
 
 @dataclass
@@ -118,6 +119,7 @@ class Statistics:
             "backend": setup.backend,
             "agent": setup.agent,
             "lanes": lanes,
+            "predicted": setup.predicted,
             "threshold": setup.threshold,
             "seed": setup.seed,
             "episodes": [asdict(episode) for episode in self.episodes],
@@ -265,6 +267,7 @@ class Statistics:
 def _title(report: dict[str, Any]) -> str:
     thresholds = np.atleast_1d(report["threshold"])
     where = report["backend"] + (f", {report['lanes']} lanes" if report["lanes"] else "")
+    where += ", cycles predicted" if report["predicted"] else ""
     return (
         f"{report['game']} on {where}; agent {report['agent']}; "
         f"threshold {', '.join(f'{t:g}' for t in thresholds)}\n"

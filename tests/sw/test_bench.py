@@ -273,6 +273,7 @@ def report(**changes):
                 "float": 3000.0,
                 "dense": {"PyTorch 2.0, dense float32": 500.0, "ONNX Runtime 1, int8": 1000.0},
             },
+            "predicted": {"16": {"sim": 100.0, "model": 5250.0}},
             "modelled_hz": 100_000_000,
             "modelled": {"16": 20000.0, "32": 40000.0},
         },
@@ -305,6 +306,7 @@ def test_report_text():
         line(text, "modelled,", "not", "measured:", "32") == "lanes at 100 MHz 40,000 40.00".split()
     )
     assert ["all", *"2.0 6.0 8.0 200.0 25.0".split()] in [x.split() for x in lines]
+    assert line(text, "16", "100") == "5,250 52.5".split()
     assert "Exact: 2,000 frames equal the golden model" in text
     assert "The cycle model predicts the cycles of all 2,000 frames" in text
     assert "NOT" not in text
@@ -369,6 +371,9 @@ def test_bench_in_small(made_up_cores):
     assert set(speeds) == {"sim", "golden", "float", "dense"}
     assert min(speeds["sim"], speeds["golden"], speeds["float"], *speeds["dense"].values()) > 0
     assert found["speeds"]["modelled"].keys() == {"4", "8"}
+    predicted = found["speeds"]["predicted"]
+    assert predicted.keys() == {"4", "8"}
+    assert min(speed for build in predicted.values() for speed in build.values()) > 0
     # The progress bar ends full.
     assert {total for _, total in shown} == {len(shown)}
     assert report_text(json.loads(json.dumps(found)))

@@ -43,7 +43,10 @@ def test_play_writes_all_that_was_asked_for(capsys, tmp_path):
     assert report["game"] == "breakout"
     assert report["backend"] == "golden"
     assert report["agent"].startswith("breakout.npz (")
-    assert report["lanes"] is None
+    assert report["lanes"] == 16
+    assert report["predicted"] is True
+    assert report["cycles"]["mean"] > 0
+    assert "breakout on golden, 16 lanes, cycles predicted" in output.out
     assert report["threshold"] == 0.01
     assert report["seed"] == 4
     assert report["episodes"][0]["decisions"] == 12
@@ -183,7 +186,7 @@ def test_run_agent_is_the_same_command():
     done = run([ROOT / "sw" / "run_agent.py"], *arguments)
     assert done.returncode == 0
     assert done.stderr == ""  # no banner, no warnings
-    assert done.stdout.startswith("breakout on golden; agent breakout.npz")
+    assert done.stdout.startswith("breakout on golden, 16 lanes, cycles predicted; agent")
 
 
 def test_start_up_imports_nothing_heavy():

@@ -1,5 +1,6 @@
 """Statistics from hand-made decisions, and the JSON's keys."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ KEYS = [
     "backend",
     "agent",
     "lanes",
+    "predicted",
     "threshold",
     "seed",
     "episodes",
@@ -105,6 +107,14 @@ def test_json(statistics):
     assert report["utilisation"] == pytest.approx(690 / (4 * 240))
     assert report["realised_speedup"] == pytest.approx((3300 / 4) / 240)
     assert report["checked"] is True
+    assert report["predicted"] is False
+
+
+def test_predicted_cycles_are_called_so(statistics):
+    statistics.setup = dataclasses.replace(statistics.setup, predicted=True)
+    console = Console(width=100, record=True)
+    console.print(statistics.table())
+    assert "4 lanes, cycles predicted" in console.export_text()
 
 
 def test_waits(statistics):

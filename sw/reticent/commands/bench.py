@@ -124,6 +124,11 @@ def report_text(report: dict[str, Any]) -> str:
         console.print(_energy(build))
     console.print(f"Decisions a second, {speeds['game']}, one core, medians of interleaved turns:")
     console.print(_speeds(speeds))
+    console.print(
+        f"Cycles without the gateware, {speeds['game']}: frames a second of the cycle model, given "
+        "their events,\nbeside the co-simulated core:"
+    )
+    console.print(_predictions(speeds["predicted"]))
     console.print("Agents: " + ", ".join(agents))
     differences = [result for result in results if not result["checked"]]
     for result in differences:
@@ -273,6 +278,15 @@ def _speeds(speeds: dict[str, Any]) -> Table:
     for runtime, extra in (("PyTorch", "import"), ("ONNX Runtime", "compare")):
         if not any(name.startswith(runtime) for name in dense):
             table.add_row(f"{runtime}: not installed (pip install 'reticent[{extra}]')", "-", "-")
+    return table
+
+
+def _predictions(speeds: Mapping[str, Mapping[str, float]]) -> Table:
+    """One line a build: how much faster the cycle model is than co-simulation."""
+    table = _table("lanes", "co-simulation", "cycle model", "times faster")
+    for lanes, found in speeds.items():
+        sim, model = found["sim"], found["model"]
+        table.add_row(lanes, _number(sim), _number(model), _number(model / sim, 1))
     return table
 
 

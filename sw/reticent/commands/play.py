@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 
-from ..agent import find_agent
+from ..agent import Agent, find_agent
 from ..atari import FRAME_SHAPE, AtariGame
 from ..backend import Backend
 from ..backends import (
     BACKENDS,
     HARDWARE,
     ModelBackend,
+    PredictingBackend,
     golden_model,
     image_backend,
     make_backend,
     make_model,
     quantised,
 )
+from ..compiler import compile_network
 from ..config import BuildConfig
 from ..errors import UserError
 from ..image import Image
@@ -57,7 +59,8 @@ examples:
 
 backends:
   float    the float delta network: the published counting
-  golden   the quantised delta network in software, equal to the gateware to the bit
+  golden   the quantised delta network in software, equal to the gateware to the bit, with the
+           clock cycles that the build would take, predicted exactly
   sim      the gateware itself, in co-simulation: also counts clock cycles
   fpga     the gateware on a board; the build is the board's own
 
@@ -118,6 +121,7 @@ class Player:
     # What it computes, and a software model of it to look into; None where nobody asks.
     network: QuantisedNetwork | None
     model: ModelBackend | None
+    predicted: bool = False  # cycles are those of the cycle model
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -146,6 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
                 seed=arguments.seed,
                 checked=arguments.check,
                 layers=player.layers,
+                predicted=player.predicted,
             )
         )
         watchers: list[Watcher] = [statistics]
@@ -202,17 +207,35 @@ def _agent_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
     board = chosen_board(arguments) if arguments.backend == "fpga" else None
     config = _board_build(board, arguments) if board else asked_build(arguments)
     threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
-    backend = make_backend(arguments.backend, agent, threshold, config, board)
+    predicting = None
+    if arguments.backend == "golden":
+        predicting = _predicting(agent, threshold, config)
+    backend = predicting or make_backend(arguments.backend, agent, threshold, config, board)
     kind = "float" if backend.name == "float" else "golden"
     return Player(
         backend=backend,
         agent=agent.label,
         threshold=threshold,
-        lanes=config.lanes if backend.name in HARDWARE else None,
+        lanes=config.lanes if predicting or backend.name in HARDWARE else None,
         layers=[(layer.name, layer.dense_multiplications) for layer in agent.network.linear],
         network=quantised(agent, threshold, config) if arguments.check else None,
         model=make_model(kind, agent, threshold, config) if arguments.record else None,
+        predicted=predicting is not None,
     )
+
+
+def _predicting(
+    agent: Agent, threshold: float | Sequence[float], config: BuildConfig
+) -> PredictingBackend | None:
+    """The golden model with the cycles of a build; None where the network does not fit it."""
+    network = quantised(agent, threshold, config)
+    try:
+        image = compile_network(network, config, list(agent.calibration))
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+        print(f"reticent: cycles are not predicted: {reason}", file=sys.stderr)
+        return None
+    return PredictingBackend(network, image)
 
 
 def _board_build(board: Client, arguments: argparse.Namespace) -> BuildConfig:
