@@ -145,7 +145,9 @@ def _modules(statistics: Mapping, top: str, macros: MacroLibrary) -> dict[str, M
             for name, facts in statistics["modules"].items()
         )
     }
-    areas = {name.lstrip("\\"): facts.get("area", 0.0) for name, facts in statistics["modules"].items()}
+    areas = {
+        name.lstrip("\\"): facts.get("area", 0.0) for name, facts in statistics["modules"].items()
+    }
     copies: dict[str, int] = dict.fromkeys(counts, 0)
 
     def visit(name: str, times: int) -> None:

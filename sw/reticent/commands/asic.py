@@ -282,6 +282,7 @@ def _energy(
         "method": "netlist under Verilator without delays, equal to the golden model; changes of "
         "each cell's output times its power at one transition a cycle by OpenSTA, plus its power "
         "at none; memories: counted reads and writes times their energy",
+        "opensta_internal_counted": opensta.internal_counted(folder),
     }
 
 
