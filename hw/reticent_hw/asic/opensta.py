@@ -74,6 +74,10 @@ def _setup(
             lines.append(f"read_liberty {macro.liberty}")
     lines += [f"read_verilog {netlist}", f"link_design {top}"]
     lines.append(f"create_clock -name clk -period {period_ns} [get_ports clk]")
+    # What an input drives has no period otherwise, and an odd power.
+    lines.append("foreach port [all_inputs] {")
+    lines.append('  if {[get_name $port] != "clk"} { set_input_delay 0 -clock clk $port }')
+    lines.append("}")
     if pdk.cells.wire_load:
         lines.append(f"set_wire_load_model -name {pdk.cells.wire_load}")
     return "\n".join(lines) + "\n"
@@ -187,6 +191,7 @@ KNOWN_SCRIPT = f"""read_liberty known.lib
 read_verilog known.v
 link_design known
 create_clock -name clk -period {KNOWN_NS} [get_ports clk]
+set_input_delay 0 -clock clk [get_ports a]
 set_power_activity -global -activity 1 -duty 0.5
 report_power -digits 6 -instances [get_cells *]
 """
