@@ -357,7 +357,7 @@ class Link(wiring.Component):
                         m.d.sync += address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1)
                         send_word("read")
             with m.State("check"):
-                m.d.comb += digest.valid.eq(1)
+                m.d.comb += digested.eq(1)
                 m.d.sync += address[:INDEX_BITS].eq(address[:INDEX_BITS] + 1)
                 m.next = "read"
 
