@@ -10,7 +10,7 @@ BOARD ?= ulx3s
 TOOLCHAIN ?=
 SEED ?= 1
 FAULTS ?= 10000
-PDK ?= osu018
+PDK ?=
 ASIC ?=
 PLAY ?= --backend sim --episodes 1
 # torch's CPU build; an unpinned torch may pull gigabytes of CUDA packages.
@@ -76,7 +76,7 @@ faults: $(PLAY_STAMPS) ## Break the link to a simulated board in every way (FAUL
 	$(RUN)/python sim/faults.py --faults $(FAULTS)
 
 ASIC_STAMPS := $(PLAY_STAMPS) $(VENV)/stamp-asic
-ASIC_OPTIONS = --pdk $(PDK) $(if $(filter command line environment,$(origin LANES)),--lanes $(LANES))
+ASIC_OPTIONS = $(if $(PDK),--pdk $(PDK)) $(if $(filter command line environment,$(origin LANES)),--lanes $(LANES))
 
 asic: $(ASIC_STAMPS) ## Area, clock and energy in standard cells (PDK=osu018 PDK_ROOT= LANES=4)
 	$(RUN)/reticent asic $(ASIC_OPTIONS) $(ASIC)

@@ -161,7 +161,7 @@ def _instances(design: Mapping, kinds: set[str]) -> tuple[dict[str, str], dict[s
         for name, cell in facts["cells"].items():
             kind = modules[cell["type"]]
             if cell["type"] in kinds:
-                macros[f"{path}{name}"] = cell["type"]
+                macros[f"{path}{name}".replace(".", "/")] = cell["type"]
             elif kind.get("attributes", {}).get("keep_hierarchy"):
                 visit(cell["type"], f"{path}{name}/")
             else:

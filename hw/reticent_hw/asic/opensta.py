@@ -1,8 +1,12 @@
 """Timing and power of a netlist, by OpenSTA.
 
 Power is asked for at an activity of nothing and of one transition a cycle, instance by instance:
-it is linear in the activity, so what an instance takes at its own activity follows.
-OpenSTA before 2.2 knows no other activities than such global ones.
+it is linear in the activity, so what an instance takes at its own activity follows. That needs
+nothing but global activities, which every version knows.
+
+Versions differ in what they make of a Liberty file's internal energies: 2.0.17 counts those of the
+rising and of the falling edge for each transition. So each is asked first what it makes of an
+inverter whose energy is known.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from reticent.errors import ToolError, UserError
 from .macros import MacroLibrary
 from .pdk import Pdk
 
-__all__ = ["Power", "Timing", "instance_power", "timing", "version"]
+__all__ = ["Power", "Timing", "instance_power", "internal_counted", "timing", "version"]
 
 INSTALL = "apt-get install opensta"
 
@@ -70,6 +74,10 @@ def _setup(
             lines.append(f"read_liberty {macro.liberty}")
     lines += [f"read_verilog {netlist}", f"link_design {top}"]
     lines.append(f"create_clock -name clk -period {period_ns} [get_ports clk]")
+    # What an input drives has no period otherwise, and an odd power.
+    lines.append("foreach port [all_inputs] {")
+    lines.append('  if {[get_name $port] != "clk"} { set_input_delay 0 -clock clk $port }')
+    lines.append("}")
     if pdk.cells.wire_load:
         lines.append(f"set_wire_load_model -name {pdk.cells.wire_load}")
     return "\n".join(lines) + "\n"
@@ -107,9 +115,6 @@ def timing(
     return Timing(round(period_ns - float(slack[1]), 4), points[0], points[1], report)
 
 
-ROW = re.compile(r"^\s*(\S+) +(\S+) +(\S+) +(\S+) +(\S+)$")
-
-
 def instance_power(
     pdk: Pdk, macros: MacroLibrary, netlist: str, top: str, folder: Path, *, period_ns: float
 ) -> dict[str, Power]:
@@ -123,17 +128,82 @@ puts "{mark}"
 report_power -digits 6 -instances [get_cells -hierarchical *]
 """
     text = _run(script, folder, "power")
+    times = internal_counted(folder)
     none, one = text[text.index(marks[0]) :].split(marks[1])
-    quiet, busy = dict(_rows(none)), dict(_rows(one))
+    quiet, busy = dict(_rows(none, times)), dict(_rows(one, times))
     return {
         name: Power(total, busy[name][0] - total, leakage)
         for name, (total, leakage) in quiet.items()
     }
 
 
-def _rows(text: str) -> Iterator[tuple[str, tuple[float, float]]]:
-    """(instance, (total, leakage)) of a report."""
+def _rows(text: str, times: float) -> Iterator[tuple[str, tuple[float, float]]]:
+    """(instance, (total, leakage)) of a report that counts internal power so many times."""
     for line in text.splitlines():
         cells: Sequence[str] = line.split()
         if len(cells) == 5 and re.match(r"[-\d.]", cells[0]) and re.match(r"[-\d.]", cells[3]):
-            yield cells[4], (float(cells[3]), float(cells[2]))
+            internal, switching, leakage = (float(cell) for cell in cells[:3])
+            yield cells[4], (internal / times + switching + leakage, leakage)
+
+
+# An inverter that takes 1 pJ for each transition of its output.
+KNOWN_PJ, KNOWN_NS = 1.0, 1.0
+KNOWN_CELL = """library (known) {
+  delay_model : table_lookup; time_unit : "1ns"; voltage_unit : "1V"; current_unit : "1uA";
+  leakage_power_unit : "1nW"; pulling_resistance_unit : "1kohm"; capacitive_load_unit (1, pf);
+  nom_voltage : 1.0; nom_process : 1; nom_temperature : 25;
+  operating_conditions (typ) { process : 1; voltage : 1.0; temperature : 25; }
+  default_operating_conditions : typ;
+  input_threshold_pct_rise : 50; input_threshold_pct_fall : 50;
+  output_threshold_pct_rise : 50; output_threshold_pct_fall : 50;
+  slew_lower_threshold_pct_rise : 20; slew_lower_threshold_pct_fall : 20;
+  slew_upper_threshold_pct_rise : 80; slew_upper_threshold_pct_fall : 80;
+  lu_table_template (delay) {
+    variable_1 : total_output_net_capacitance; variable_2 : input_net_transition;
+    index_1 ("0.001, 1"); index_2 ("0.001, 1");
+  }
+  power_lut_template (energy) {
+    variable_1 : total_output_net_capacitance; variable_2 : input_transition_time;
+    index_1 ("0.001, 1"); index_2 ("0.001, 1");
+  }
+  cell (KNOWN) {
+    area : 1;
+    pin (A) { direction : input; capacitance : 0; }
+    pin (Y) {
+      direction : output; function : "(!A)";
+      internal_power () {
+        related_pin : "A";
+        rise_power (energy) { values ("1, 1", "1, 1"); }
+        fall_power (energy) { values ("1, 1", "1, 1"); }
+      }
+      timing () {
+        related_pin : "A"; timing_sense : negative_unate;
+        cell_rise (delay) { values ("0.1, 0.1", "0.1, 0.1"); }
+        cell_fall (delay) { values ("0.1, 0.1", "0.1, 0.1"); }
+        rise_transition (delay) { values ("0.1, 0.1", "0.1, 0.1"); }
+        fall_transition (delay) { values ("0.1, 0.1", "0.1, 0.1"); }
+      }
+    }
+  }
+}
+"""
+KNOWN_SCRIPT = f"""read_liberty known.lib
+read_verilog known.v
+link_design known
+create_clock -name clk -period {KNOWN_NS} [get_ports clk]
+set_input_delay 0 -clock clk [get_ports a]
+set_power_activity -global -activity 1 -duty 0.5
+report_power -digits 6 -instances [get_cells *]
+"""
+
+
+def internal_counted(folder: Path) -> float:
+    """How many times the true internal power OpenSTA reports."""
+    (folder / "known.lib").write_text(KNOWN_CELL)
+    (folder / "known.v").write_text(
+        "module known(clk, a, y); input clk, a; output y; KNOWN i (.A(a), .Y(y)); endmodule\n"
+    )
+    rows = dict(_rows(_run(KNOWN_SCRIPT, folder, "known"), 1.0))
+    if "i" not in rows or rows["i"][0] <= 0:
+        raise ToolError(f"OpenSTA reports no power of a known cell ({folder / 'known.log'})")
+    return rows["i"][0] / (KNOWN_PJ * 1e-12 / (KNOWN_NS * 1e-9))

@@ -58,11 +58,16 @@ def area_report(modules: Mapping[str, Module], macros: MacroLibrary) -> dict[str
     return found
 
 
-def instance_block(path: str) -> str | None:
+def instance_block(path: str) -> str:
     """The block of a cell or macro by its path below the core ("lane_0/requantiser/_12_")."""
-    scope = path.rpartition("/")[0].replace("/", ".")
-    name = re.sub(r"^lane_\d+", "reticent_lane", scope)
-    return block_of(name if name.startswith("reticent_lane") else f"reticent_chip.core.{name}")
+    parts = re.sub(r"^lane_\d+/", "lane/", path).split("/")[:-1]
+    while parts:
+        scope = ".".join(parts)
+        block = block_of(scope) if parts[0] == "lane" else block_of(f"core.{scope}")
+        if block:
+            return block
+        parts.pop()
+    return "wiring of the core"
 
 
 def frame_energy(
@@ -82,9 +87,8 @@ def frame_energy(
     seconds = counts.cycles * period_ns * 1e-9
 
     def add(path: str, what: str, joules: float) -> None:
-        block = instance_block(path) or "wiring of the core"
         line = found.setdefault(
-            block, {"clock": 0.0, "switching": 0.0, "leakage": 0.0, "memory": 0.0}
+            instance_block(path), {"clock": 0.0, "switching": 0.0, "leakage": 0.0, "memory": 0.0}
         )
         line[what] += joules * 1e12
 

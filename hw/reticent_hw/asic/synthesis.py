@@ -83,8 +83,9 @@ def yosys(script: str, folder: Path, log: str) -> None:
             check=False,
         )
     if done.returncode:
-        last = (folder / log).read_text().strip().splitlines()[-1:] or ["it said nothing"]
-        raise ToolError(f"yosys failed: {last[0]} ({folder / log})")
+        said = (folder / log).read_text().strip().splitlines() or ["it said nothing"]
+        what = next((line for line in said if "ERROR" in line), said[-1])
+        raise ToolError(f"yosys failed: {what.strip()} ({folder / log})")
 
 
 def synthesise(
@@ -144,7 +145,9 @@ def _modules(statistics: Mapping, top: str, macros: MacroLibrary) -> dict[str, M
             for name, facts in statistics["modules"].items()
         )
     }
-    areas = {name.lstrip("\\"): facts["area"] for name, facts in statistics["modules"].items()}
+    areas = {
+        name.lstrip("\\"): facts.get("area", 0.0) for name, facts in statistics["modules"].items()
+    }
     copies: dict[str, int] = dict.fromkeys(counts, 0)
 
     def visit(name: str, times: int) -> None:

@@ -1,10 +1,11 @@
-"""`reticent asic`: the core in standard cells: area, clock, and the energy of a frame."""
+"""`reticent asic`, `asic-handoff`: the core in standard cells, and on its way to a layout."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_kit_options(parser)
+    add_kit_options(parser, "osu018")
     add = parser.add_argument
     add("--period", type=float, metavar="NS", help="clock period to aim at (the kit's)")
     add(
@@ -57,14 +58,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("-o", "--output", type=Path, metavar="DIR", help="folder (build/asic/PDK-LANES)")
     parser.set_defaults(run=run)
 
+    handoff = subparsers.add_parser(
+        "asic-handoff",
+        help="write a LibreLane project: from Verilog to GDS",
+        description="Write a LibreLane project with the chip's Verilog, constraints, places of the "
+        "macros and the order of pins, let LibreLane check it, and run its flow when OpenROAD is "
+        "on PATH. The chip is synthesised first, for the size of the die.",
+    )
+    add_kit_options(handoff, "ihp-sg13g2")
+    handoff.add_argument("--period", type=float, metavar="NS", help="clock period (the kit's)")
+    handoff.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="folder (build/librelane/PDK-LANES)"
+    )
+    handoff.set_defaults(run=run_handoff)
 
-def add_kit_options(parser: argparse.ArgumentParser) -> None:
-    """`--pdk` and what belongs to it, and those of the build."""
+
+def add_kit_options(parser: argparse.ArgumentParser, kit: str) -> None:
+    """`--pdk` (`kit` unless given) and what belongs to it, and the options of the build."""
     add = parser.add_argument
-    add("--pdk", default="osu018", metavar="NAME", help="process kit (osu018)")
+    add("--pdk", default=kit, metavar="NAME", help=f"process kit ({kit})")
     add("--pdk-root", type=Path, metavar="DIR", help="folder that holds the kit's ($PDK_ROOT)")
     add("--corner", metavar="NAME", help="of its Liberty files (the first of the kit: typical)")
-    add_build_options(parser)
+    add_build_options(parser, LANES)
 
 
 def chosen_kit(arguments: argparse.Namespace) -> Pdk:
@@ -88,11 +103,41 @@ def silicon_config(arguments: argparse.Namespace) -> BuildConfig:
     return load_build(arguments.config).replace(**choices)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Synthesise, analyse, simulate; returns the exit code."""
-    period, frames = arguments.period, arguments.frames
+def asked_period(arguments: argparse.Namespace, pdk: Pdk) -> float:
+    """The clock period to aim at, in ns."""
+    period: float | None = arguments.period
     if period is not None and not 0 < period < 1e6:
         raise UserError(f"--period {period:g}: give a number of ns above 0")
+    return period or pdk.cells.target_ns
+
+
+def run_handoff(arguments: argparse.Namespace) -> int:
+    """Write the project, check it, run it if possible; returns the exit code."""
+    pdk, config = chosen_kit(arguments), silicon_config(arguments)
+    from reticent_hw.asic.design import CHIP, chip_verilog
+    from reticent_hw.asic.handoff import check_project, run_flow, write_project
+    from reticent_hw.asic.macros import MacroLibrary
+    from reticent_hw.asic.synthesis import synthesise
+
+    period = asked_period(arguments, pdk)
+    folder = arguments.output or Path("build") / "librelane" / f"{pdk.name}-{config.lanes}"
+    with Console(stderr=True).status(f"{pdk.name}, {config.lanes} lanes: synthesis"):
+        macros = MacroLibrary(pdk)
+        verilog = chip_verilog(config, macros, clock_hz=round(1e9 / period))
+        modules = synthesise(verilog, CHIP, pdk, macros, folder / "synthesis", period_ns=period)
+    path = write_project(config, verilog, modules, pdk, macros, folder, period_ns=period)
+    print(path)
+    print(f"LibreLane {check_project(path, pdk)} accepts it")
+    if shutil.which("openroad") is None:
+        print(f"OpenROAD is not here: {folder / 'README.txt'} says how to go on where it is")
+        return 0
+    run_flow(path, pdk)
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Synthesise, analyse, simulate; returns the exit code."""
+    frames = arguments.frames
     if frames and frames < 1 + 2 * len(THRESHOLDS):
         raise UserError(f"--frames {frames}: give 0, or at least {1 + 2 * len(THRESHOLDS)}")
     pdk, config = chosen_kit(arguments), silicon_config(arguments)
@@ -102,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     from reticent_hw.asic.report import area_report, memory_source
     from reticent_hw.asic.synthesis import NETLIST, synthesise
 
-    period = period or pdk.cells.target_ns
+    period = asked_period(arguments, pdk)
     folder = arguments.output or Path("build") / "asic" / f"{pdk.name}-{config.lanes}"
     tool = opensta.version()  # a missing one is better found before the work
     folder.mkdir(parents=True, exist_ok=True)
@@ -237,6 +282,7 @@ def _energy(
         "method": "netlist under Verilator without delays, equal to the golden model; changes of "
         "each cell's output times its power at one transition a cycle by OpenSTA, plus its power "
         "at none; memories: counted reads and writes times their energy",
+        "opensta_internal_counted": opensta.internal_counted(folder),
     }
 
 

@@ -46,8 +46,8 @@ def add_threshold_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_build_options(parser: argparse.ArgumentParser) -> None:
-    """`--config`, `--lanes` and `--set`; `asked_build` reads them."""
+def add_build_options(parser: argparse.ArgumentParser, lanes: int = LANES) -> None:
+    """`--config`, `--lanes` (`lanes` unless given) and `--set`; `asked_build` reads them."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -55,7 +55,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         help="a build that `reticent plan` wrote; --set still changes it",
     )
     parser.add_argument(
-        "--lanes", type=int, metavar="N", help=f"multipliers of the machine ({LANES})"
+        "--lanes", type=int, metavar="N", help=f"multipliers of the machine ({lanes})"
     )
     parser.add_argument(
         "--set",
