@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.torch
-pytest.importorskip("torch", reason="needs the `train` extra")
+torch = pytest.importorskip("torch", reason="needs the `train` extra")
 
 from reticent.agent import load_agent, random_agent, save_agent  # noqa: E402
 from reticent.errors import ToolError, UserError  # noqa: E402
 from reticent.network import reference_network  # noqa: E402
-from reticent.training import commands, jobs, shipping, study  # noqa: E402
+from reticent.training import commands, jobs, shipping, speed, study  # noqa: E402
 from reticent.training.files import save_tensors  # noqa: E402
 from reticent.training.qnetwork import from_arrays  # noqa: E402
 
@@ -326,6 +326,16 @@ def test_training_from_the_command_line(tmp_path, capsys, monkeypatch):
     assert Path("runs/breakout-lottery-0/round-01/checkpoint.pt").exists()
     assert commands.lottery([*common, "--method", "gradual", "--rounds", "2"]) == 0
     assert Path("runs/breakout-gradual-0/snapshots/density-0.640.safetensors").exists()
+
+
+def test_speeds_of_ours_and_a_plain_one():
+    threads = torch.get_num_threads()
+    found = speed.compare("breakout", decisions=16, rounds=1, algorithms=("dqn",))
+    assert set(found) == {"plain, 1 threads", f"plain, {threads} threads", "dqn"}
+    for each in found.values():
+        assert 0 < each.a_second < 1e6
+        assert 0 < each.a_cpu_second < 1e6
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.slow
