@@ -110,6 +110,9 @@ class _Lanes(NamedTuple):
     woken: Ints  # (lanes,) when a single range last arrived at the idle lane
     idle: Ints  # (lanes,) -1: the range that arrives finds the lane idle
     snapshot: Ints  # (streams, lanes) ranges that had been taken by then
+    # Of the range that has just arrived at the only stream:
+    lengths: Ints  # (lanes,) stored weights
+    takes: Ints  # (lanes,) when the lane takes it
     full: Ints  # (streams, FULLS, fields) a ring: ranges that fill a FIFO
 
 
@@ -487,13 +490,15 @@ def _length(lane: int, begin: Any, end: Any, mask: Any) -> int:
     return length
 
 
-# In the two functions that follow, whether a range brings a lane anything is no branch, because
-# nobody could predict it: `some` is 1 or 0, and -some selects.
+# Whether a range brings a lane anything is no branch in the functions that follow, because nobody
+# could predict it: `some` is 1 or 0, and -some selects. It is computed in a way in which the
+# compiler does not see a comparison, from which it would make a branch again.
 
 
 @kernel
 def _land_alone(
-    begin: Any, end: Any, mask: Any, earliest: int, most: int, until: Any, pushed: Any, fifos: Any
+    begin: Any, end: Any, mask: Any, earliest: int, most: int, until: Any, lengths: Any,
+    takes: Any, pushed: Any, fifos: Any,
 ) -> tuple[int, int, int]:  # fmt: skip
     """A range of the only stream arrives; lanes without any of it drop it.
 
@@ -501,19 +506,33 @@ def _land_alone(
     multiplications, how many lanes were idle, and until when a FIFO is full (below 0: none).
     """
     places = fifos.shape[1] - 1
-    work, woken, filled = 0, 0, -1
+    # Loops over few arrays each, so that the compiler makes vectors of them.
     for lane in range(len(until)):
-        length = _length(lane, begin, end, mask)
-        n, before = pushed[lane], until[lane]
-        some = (-length >> 63) & 1
-        taken = max(before, earliest)
-        # A range that is dropped leaves its place to the next one.
-        fifos[lane, n & places] = taken
-        filled = max(filled, fifos[lane, (n - most) & places] | (some - 1))
+        lengths[lane] = end[lane] - begin[lane]
+    if mask != ALL:
+        for lane in range(len(until)):
+            lengths[lane] = _length(lane, begin, end, mask)
+    work, woken, latest = 0, 0, 0
+    for lane in range(len(until)):
+        length, before = lengths[lane], until[lane]
+        some = length + LENGTH_MASK >> PHASE_BIT
+        take = max(before, earliest)
+        takes[lane] = take
+        after = before + ((take + length - before) & -some)
+        until[lane] = after
         woken += some & (before - earliest >> 63)
-        until[lane] = before + ((taken + length - before) & -some)
-        pushed[lane] = n + some
+        latest = max(latest, after)
         work += length
+    for lane in range(len(until)):
+        n = pushed[lane]
+        # A range that is dropped leaves its place to the next one.
+        fifos[lane, n & places] = takes[lane]
+        pushed[lane] = n + (lengths[lane] + LENGTH_MASK >> PHASE_BIT)
+    filled = -1
+    if latest - earliest >= most:  # else no lane is as far behind as ranges that it must take
+        for lane in range(len(until)):
+            some = lengths[lane] + LENGTH_MASK >> PHASE_BIT
+            filled = max(filled, fifos[lane, (pushed[lane] - 1 - most) & places] | (some - 1))
     return work, woken, filled
 
 
@@ -532,7 +551,7 @@ def _land(
     for lane in range(len(until)):
         length = _length(lane, begin, end, mask)
         n, before = pushed[lane], until[lane]
-        some = (-length >> 63) & 1
+        some = length + LENGTH_MASK >> PHASE_BIT
         fifos[lane, n & places] = stamp + length
         crowded |= some & (taken[lane] + most - 1 - n >> 63)
         wakes = some & (before - earliest >> 63)
@@ -625,8 +644,8 @@ def _note_full(
 @inlined
 def _arrive(
     t: int, go: int, most: int, pointers: Any, until: Any, pushed: Any, taken: Any,
-    fifos: Any, order: Any, woken: Any, idle: Any, snapshot: Any, full: Any, way: Any,
-    way_mask: Any, count: Any,
+    fifos: Any, order: Any, woken: Any, idle: Any, lengths: Any, takes: Any, snapshot: Any,
+    full: Any, way: Any, way_mask: Any, count: Any,
 ) -> None:  # fmt: skip
     """Ranges that were under way before t arrive. Lanes take them from `go` on."""
     running = go < NEVER
@@ -639,7 +658,7 @@ def _arrive(
         earliest = max(arrival + 1, go) if running else 0
         if len(pushed) == 1:
             work, wakes, filled = _land_alone(
-                begin, end, mask, earliest, most, until, pushed[0], fifos[0]
+                begin, end, mask, earliest, most, until, lengths, takes, pushed[0], fifos[0]
             )
             if filled > (arrival if running else -1):
                 _fills(full, count, 0, arrival, filled, 0, 0)
@@ -895,6 +914,7 @@ def _frame(
     until, pushed, taken, fifos = lanes.until, lanes.pushed, lanes.taken, lanes.fifos
     order, full = lanes.order, lanes.full
     woken, idle, snapshot = lanes.woken, lanes.idle, lanes.snapshot
+    lengths, takes = lanes.lengths, lanes.takes
     walk, active, sending = scanner.walk, scanner.active, scanner.sending
     serialisers, waiting, waiting_group = (
         scanner.serialisers, scanner.waiting, scanner.waiting_group
@@ -930,8 +950,8 @@ def _frame(
     cause, since, busy_before = NOT_RUNNING, 0, 0
     while True:
         _arrive(
-            t, go, most, pointers, until, pushed, taken, fifos, order, woken, idle, snapshot,
-            full, way, way_mask, count,
+            t, go, most, pointers, until, pushed, taken, fifos, order, woken, idle, lengths,
+            takes, snapshot, full, way, way_mask, count,
         )  # fmt: skip
         if starts:
             running, starts, go = True, False, t + GO
@@ -1168,6 +1188,8 @@ class CycleModel:
             order=np.zeros((lanes, TURN + 1), np.int64),
             woken=np.zeros(lanes, np.int64),
             idle=np.zeros(lanes, np.int64),
+            lengths=np.zeros(lanes, np.int64),
+            takes=np.zeros(lanes, np.int64),
             snapshot=np.zeros((streams, lanes), np.int64),
             full=np.zeros((streams, FULLS, TAKES + 1), np.int64),
         )
