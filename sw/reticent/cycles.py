@@ -51,7 +51,7 @@ GO = 1  # from the start of phase 0 until lanes may fetch
 KNOWN = 3  # until it is known that a lane is at work
 PIPELINE = 6 + KNOWN  # from the last fetch of a lane until it is known to be idle
 
-RING = 64  # places of a ring that holds groups or what is under way; a power of two
+RING = 64  # places of a ring that holds groups, lanes, or what is under way; a power of two
 NEVER = 1 << 60
 assert max(SCAN_LATENCY, GROUPS, BROADCAST * 8) < RING
 assert BROADCAST < SCAN_START + 4  # when a pass begins to look, no range is under way
@@ -124,8 +124,8 @@ class _Scanner(NamedTuple):
     fires: Bits  # (groups,) which lanes fire
     walk: Ints  # see the names below
     finish: Ints  # (lanes,) when it may be examined; NEVER after it joined
-    joins: Ints  # (lanes, 2) a ring: group and lap at which lanes joined the walk
-    joined: Bits  # (lanes,) and which lanes
+    joins: Ints  # (RING, 2) a ring: group and lap at which lanes joined the walk
+    joined: Bits  # (RING,) and which lanes
     active: Bits  # (1,) lanes that take part now
     flying: Ints  # (RING,) by the cycle of the answer: the group under examination, or -1
     flight: Bits  # (RING,) and the lanes that take part
@@ -845,7 +845,7 @@ def _walk(
     if credit:
         issued = active[0] != NONE
         if walk[PARTED] < walk[JOINED]:
-            oldest = walk[PARTED] % len(scanner.joins)
+            oldest = walk[PARTED] & (RING - 1)
             if scanner.joins[oldest, 0] == walk[GROUP] and scanner.joins[oldest, 1] != walk[LAP]:
                 active[0] &= ~scanner.joined[oldest]
                 walk[PARTED] += 1
@@ -854,7 +854,7 @@ def _walk(
             if joiners:
                 issued = True
                 active[0] |= joiners
-                newest = walk[JOINED] % len(scanner.joins)
+                newest = walk[JOINED] & (RING - 1)
                 scanner.joins[newest, 0], scanner.joins[newest, 1] = walk[GROUP], walk[LAP]
                 scanner.joined[newest] = joiners
                 walk[JOINED] += 1
@@ -963,7 +963,7 @@ def _frame(
         ready, source_done, scan_waits, received = False, False, False, False
         if phase == 0:
             received = place[NEXT_PUSH] == NEVER and t > max(place[TAKEN], place[FINISHED])
-            ready = received or _crowded(queues, place[PUSHED])
+            ready = not running and (received or _crowded(queues, place[PUSHED]))
             if received:
                 popped = 0
                 for b in range(streams):
@@ -1204,8 +1204,8 @@ class CycleModel:
             fires=np.zeros(groups, np.uint64),
             walk=np.zeros(NEXT_FINISH + 1, np.int64),
             finish=np.zeros(lanes, np.int64),
-            joins=np.zeros((lanes, 2), np.int64),
-            joined=np.zeros(lanes, np.uint64),
+            joins=np.zeros((RING, 2), np.int64),
+            joined=np.zeros(RING, np.uint64),
             active=np.zeros(1, np.uint64),
             flying=np.zeros(RING, np.int64),
             flight=np.zeros(RING, np.uint64),
