@@ -109,16 +109,19 @@ class Result:
     statistics: Statistics
     difference: str | None  # the first one from the golden model; None: exact on every frame
     mispredicted: int  # frames whose cycles the cycle model predicted wrongly
+    busiest: float | None  # multiplications of a frame's busiest lane, mean after the cold start
     frame_bytes: int  # of a whole frame
     sent_bytes: float  # as a frame travels over the link, without its packets: the mean
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `reticent.report`, and where cycles were lost.
+        """The keys of `reticent.report`, where cycles were lost, and `bound`: the utilisation if
+        every frame took as long as its busiest lane must multiply.
 
         `checked` is true when all was exact. A trace has neither scores nor a speed of its own:
         those keys are left out.
         """
         report = self.statistics.to_json()
+        mean = report["cycles"]["mean"]
         del report["episodes"], report["decisions_per_second"]
         return {
             **report,
@@ -126,6 +129,9 @@ class Result:
             "difference": self.difference,
             "mispredicted": self.mispredicted,
             "lost": self.statistics.waits(),
+            "bound": (
+                report["utilisation"] * mean / self.busiest if mean and self.busiest else None
+            ),
             "frame_bytes": {"whole": self.frame_bytes, "sent": self.sent_bytes},
         }
 
@@ -165,6 +171,7 @@ def check_game(
     }
     differences: dict[int, str] = {}
     mispredicted = dict.fromkeys(cores, 0)
+    busiest: dict[int, list[int]] = {lanes: [] for lanes in cores}
     ends = np.append(trace.starts[1:], True)
     episode = -1
     for t, (frame, first, over) in enumerate(zip(trace.frames, trace.starts, ends, strict=True)):
@@ -184,6 +191,8 @@ def check_game(
                 Decision(episode, bool(first), frame, result, 0.0, bool(over), 0, seconds)
             )
             mispredicted[lanes] += models[lanes].step(frame, golden.delta) != result.cycles
+            if not first:
+                busiest[lanes].append(models[lanes].busiest)
             try:
                 comparisons[lanes].step(f"step {t}", expected, result)
                 if t + 1 == len(trace.frames):
@@ -202,6 +211,7 @@ def check_game(
             statistics[lanes],
             differences.get(lanes),
             mispredicted[lanes],
+            float(np.mean(busiest[lanes])) if busiest[lanes] else None,
             frame_bytes=trace.frames[0].size,
             sent_bytes=float(np.mean(sent)) if sent else 0.0,
         )

@@ -102,6 +102,7 @@ class _Lanes(NamedTuple):
     """
 
     until: Ints  # (lanes,) the last cycle for which the lane has work
+    load: Ints  # (lanes,) multiplications of this frame
     fifos: Ints  # (streams, lanes, places)
     pushed: Ints  # (streams, lanes) ranges that arrived
     # Of several streams, as far as it is known:
@@ -497,7 +498,7 @@ def _length(lane: int, begin: Any, end: Any, mask: Any) -> int:
 
 @kernel
 def _land_alone(
-    begin: Any, end: Any, mask: Any, earliest: int, most: int, until: Any, lengths: Any,
+    begin: Any, end: Any, mask: Any, earliest: int, most: int, until: Any, load: Any, lengths: Any,
     takes: Any, pushed: Any, fifos: Any,
 ) -> tuple[int, int, int]:  # fmt: skip
     """A range of the only stream arrives; lanes without any of it drop it.
@@ -522,6 +523,7 @@ def _land_alone(
         until[lane] = after
         woken += some & (before - earliest >> 63)
         latest = max(latest, after)
+        load[lane] += length
         work += length
     for lane in range(len(until)):
         n = pushed[lane]
@@ -538,8 +540,8 @@ def _land_alone(
 
 @kernel
 def _land(
-    begin: Any, end: Any, mask: Any, stamp: int, earliest: int, most: int, until: Any, pushed: Any,
-    taken: Any, fifos: Any, woken: Any, idle: Any,
+    begin: Any, end: Any, mask: Any, stamp: int, earliest: int, most: int, until: Any, load: Any,
+    pushed: Any, taken: Any, fifos: Any, woken: Any, idle: Any,
 ) -> tuple[int, int, int]:  # fmt: skip
     """A range of one of several streams arrives; lanes without any of it drop it.
 
@@ -562,6 +564,7 @@ def _land(
         woken[lane] = (woken[lane] | -both) & (wakes - 1) | arrival & -wakes
         until[lane] = before + ((max(before, earliest) + length - before) & -some)
         pushed[lane] = n + some
+        load[lane] += length
         work += length
     return work, number, crowded
 
@@ -643,7 +646,7 @@ def _note_full(
 
 @inlined
 def _arrive(
-    t: int, go: int, most: int, pointers: Any, until: Any, pushed: Any, taken: Any,
+    t: int, go: int, most: int, pointers: Any, until: Any, load: Any, pushed: Any, taken: Any,
     fifos: Any, order: Any, woken: Any, idle: Any, lengths: Any, takes: Any, snapshot: Any,
     full: Any, way: Any, way_mask: Any, count: Any,
 ) -> None:  # fmt: skip
@@ -658,15 +661,15 @@ def _arrive(
         earliest = max(arrival + 1, go) if running else 0
         if len(pushed) == 1:
             work, wakes, filled = _land_alone(
-                begin, end, mask, earliest, most, until, lengths, takes, pushed[0], fifos[0]
+                begin, end, mask, earliest, most, until, load, lengths, takes, pushed[0], fifos[0]
             )
             if filled > (arrival if running else -1):
                 _fills(full, count, 0, arrival, filled, 0, 0)
         else:
             stamp = (arrival << ARRIVED_BIT) | (way[at, PHASE] << PHASE_BIT)
             work, wakes, crowded = _land(
-                begin, end, mask, stamp, earliest, most, until, pushed[b], taken[b], fifos[b],
-                woken, idle,
+                begin, end, mask, stamp, earliest, most, until, load, pushed[b], taken[b],
+                fifos[b], woken, idle,
             )  # fmt: skip
             if wakes:
                 for other in range(len(pushed)):
@@ -914,7 +917,7 @@ def _frame(
     until, pushed, taken, fifos = lanes.until, lanes.pushed, lanes.taken, lanes.fifos
     order, full = lanes.order, lanes.full
     woken, idle, snapshot = lanes.woken, lanes.idle, lanes.snapshot
-    lengths, takes = lanes.lengths, lanes.takes
+    load, lengths, takes = lanes.load, lanes.lengths, lanes.takes
     walk, active, sending = scanner.walk, scanner.active, scanner.sending
     serialisers, waiting, waiting_group = (
         scanner.serialisers, scanner.waiting, scanner.waiting_group
@@ -931,6 +934,7 @@ def _frame(
         queues[b, LAST_POP] = queues[b, POP_BEFORE] = -3
     now[:] = 0
     until[:] = 0
+    load[:] = 0
     pushed[:] = 0
     taken[:] = 0
     woken[:] = -2
@@ -950,7 +954,7 @@ def _frame(
     cause, since, busy_before = NOT_RUNNING, 0, 0
     while True:
         _arrive(
-            t, go, most, pointers, until, pushed, taken, fifos, order, woken, idle, lengths,
+            t, go, most, pointers, until, load, pushed, taken, fifos, order, woken, idle, lengths,
             takes, snapshot, full, way, way_mask, count,
         )  # fmt: skip
         if starts:
@@ -1182,6 +1186,7 @@ class CycleModel:
         self._most = config.fifo_depth - config.fifo_margin  # ranges in a FIFO that still has room
         self._lanes = _Lanes(
             until=np.zeros(lanes, np.int64),
+            load=np.zeros(lanes, np.int64),
             fifos=np.zeros((streams, lanes, places), np.int64),
             pushed=np.zeros((streams, lanes), np.int64),
             taken=np.zeros((streams, lanes), np.int64),
@@ -1224,6 +1229,12 @@ class CycleModel:
         """The next frame examines every neuron, and is sent whole."""
         self._fresh = True
         self._lanes.order[:] = 0
+
+    @property
+    def busiest(self) -> int:
+        """Multiplications of the lane that had most of them in the last frame: with this placement
+        no frame with these events takes fewer cycles."""
+        return int(self._lanes.load.max())
 
     def compile(self) -> None:
         """Compile the model now, so that no frame is timed with it; it starts as after `reset`."""

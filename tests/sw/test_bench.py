@@ -85,6 +85,7 @@ class Prediction:
 
     def step(self, frame, deltas):
         predicted = self.core.step(frame).cycles
+        self.busiest = predicted.busy / self.core.lanes
         for delta, events in zip(deltas, self.core.golden.delta, strict=True):
             np.testing.assert_array_equal(delta, events)
         return predicted if self.right else dataclasses.replace(predicted, total=1)
@@ -121,6 +122,7 @@ def test_figures_of_an_exact_core(agent, network, trace):
     assert report["realised_speedup"] * report["fraction"] == pytest.approx(report["utilisation"])
     assert [layer["significant"] for layer in report["layers"]] == pytest.approx(significant)
     assert report["lost"][LOST_CAUSES[0]] == pytest.approx(1 - report["utilisation"])
+    assert report["bound"] == pytest.approx(1)  # all lanes have the same to do
     json.dumps(report)
 
 
@@ -231,6 +233,7 @@ def report(**changes):
             "checked": True,
             "difference": None,
             "mispredicted": 0,
+            "bound": 0.75,
             "lost": {LOST_CAUSES[0]: 0.25, LOST_CAUSES[-1]: 0.125},
             "frame_bytes": {"whole": 7056, "sent": 43.2},
             "layers": layers,
@@ -295,7 +298,8 @@ def test_report_text():
     cells = "0.0100 1,234 23,456 34,567 45,678 0.625 62.5 yes".split()
     assert ["32", "space_invaders", *cells] in main
     assert ["32", "geometric", "mean", "0.625"] in main
-    assert ["32", "space_invaders", "25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"] in main
+    lost = ["25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"]
+    assert ["32", "space_invaders", *lost, "0.625", "0.750"] in main
     assert ["conv1", *"5 10 2 1 2 0".split()] in [x.split() for x in lines]
     assert ["conv1", *"1.0 3.0 4.0 100.0 25.0".split()] in [x.split() for x in lines]
     latency = "12.3 234.6 345.7 7,056 43 70.56 0.43".split()

@@ -102,7 +102,10 @@ def report_text(report: dict[str, Any]) -> str:
         "all dense multiplications (utilisation = speed-up x fraction):"
     )
     console.print(_games(results, report["utilisation"]))
-    console.print("Lane-cycles without a multiplication, in %, by cause:")
+    console.print(
+        "Lane-cycles without a multiplication, in %, by cause; and a bound: the utilisation if "
+        "each frame\ntook as long as the lane with the most multiplications in it:"
+    )
     console.print(_losses(results))
     console.print(
         f"Cycles in which each layer received events, {speeds['game']}, and its multiplications by "
@@ -186,11 +189,15 @@ def _games(results: list[dict[str, Any]], figures: dict[str, dict[str, float | N
 
 def _losses(results: list[dict[str, Any]]) -> Table:
     """One line a game on each build, one column a cause."""
-    table = _table("lanes", "game", *LOST_CAUSES, left=2)
+    table = _table("lanes", "game", *LOST_CAUSES, "utilisation", "bound", left=2)
     for result in sorted(results, key=lambda result: result["lanes"]):
         shares = (result["lost"].get(cause, 0) for cause in LOST_CAUSES)
         table.add_row(
-            str(result["lanes"]), result["game"], *(_number(100 * share, 1) for share in shares)
+            str(result["lanes"]),
+            result["game"],
+            *(_number(100 * share, 1) for share in shares),
+            _number(result["utilisation"], 3),
+            _number(result["bound"], 3),
         )
     return table
 
