@@ -179,6 +179,9 @@ def test_a_study_of_an_agent_makes_its_report(tmp_path, agent_file, capsys):
     page = (tmp_path / "report.html").read_text()
     for text in ("3,276,800", "1,327,104", "294,912", "524,288", "512 n", "small-scale study"):
         assert text in page
+    saved = 1 / swept[0.01]
+    for text in ("Breakout, agent random", f"{saved:.1f}", "0.018 to 0.009", "56 to 111"):
+        assert f"<td>{text}</td>" in page
     assert page.count("data:image/svg+xml;base64") == 3
     assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {
         ".csv",

@@ -222,7 +222,7 @@ def _over_sparsity(rows: Rows) -> Any:
             if not line:
                 continue
             x = [1 - r["density"] for r in line]
-            label = f"{variant}, {method} {seed}"
+            label = f"{variant}, {'agents' if method == 'agent' else f'{method} {seed}'}"
             means = [r["score"] for r in line]
             errors = [
                 [r["score"] - r["low"] for r in line],
@@ -259,6 +259,10 @@ def _input_changes(rows: Rows) -> Any:
             [1 - row["fraction"] for row in of_game],
             label=_title(game),
         )
+        for row in of_game:
+            at = row["event_fraction_0"], 1 - row["fraction"]
+            axes.annotate(f" {row['density']:.2g} dense", at, fontsize=7)
+    axes.margins(x=0.15)
     axes.set(xlabel="share of inputs that changed", ylabel="share of multiplications by zero")
     axes.legend(fontsize=8)
     return figure
