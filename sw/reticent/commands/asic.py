@@ -115,11 +115,12 @@ def run_handoff(arguments: argparse.Namespace) -> int:
     """Write the project, check it, run it if possible; returns the exit code."""
     pdk, config = chosen_kit(arguments), silicon_config(arguments)
     from reticent_hw.asic.design import CHIP, chip_verilog
-    from reticent_hw.asic.handoff import check_project, run_flow, write_project
+    from reticent_hw.asic.handoff import check_layout, check_project, run_flow, write_project
     from reticent_hw.asic.macros import MacroLibrary
     from reticent_hw.asic.synthesis import synthesise
 
     period = asked_period(arguments, pdk)
+    check_layout(pdk)
     folder = arguments.output or Path("build") / "librelane" / f"{pdk.name}-{config.lanes}"
     with Console(stderr=True).status(f"{pdk.name}, {config.lanes} lanes: synthesis"):
         macros = MacroLibrary(pdk)
