@@ -139,6 +139,7 @@ class Counter final : public VerilatedVcdFile {
 struct Watch {
   Counter counter;
   VerilatedVcdC trace{&counter};
+  uint64_t since = 0;    // the cycle in which counting began
   uint64_t window = 0;   // cycles of the window that are over
   uint64_t counted = 0;  // cycles
   bool on = false;
@@ -153,7 +154,7 @@ static void after_edge(void* device) {
   if (found == watches.end() || !found->second->on) return;
   Watch& watch = *found->second;
   Device* d = static_cast<Device*>(device);
-  const uint64_t at = d->cycles % kEvery;
+  const uint64_t at = (d->cycles - watch.since) % kEvery;
   if (at > kWindow) return;
   // The first cycle of a window brings what changed since the last one, which counts nothing.
   watch.counter.counting = at > 0 && watch.window > 0;
@@ -179,6 +180,7 @@ void reticent_forget(Device* d) {
   }
   watch->counter.forget();
   watch->counted = watch->window = 0;
+  watch->since = d->cycles;
   watch->on = true;
 }
 
