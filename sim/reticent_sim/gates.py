@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from reticent.accelerator import Accelerator
 from reticent.config import BuildConfig
-from reticent.errors import ToolError
+from reticent.errors import ToolError, UserError
 from reticent.golden import Golden
 from reticent.image import Image
 from reticent.quantise import QuantisedNetwork
@@ -29,14 +28,15 @@ from reticent_hw.export import TOP, sidecar
 from .backend import SimTransport
 from .build import CORE_HARNESS, model
 
-__all__ = ["Activity", "GateSimulation", "MeasuredFrame", "measure_frames"]
+__all__ = ["Activity", "GateSimulation", "MeasuredFrame", "measure_frames", "read_counts"]
 
 HARNESS = Path(__file__).with_name("gates.cpp")
-# Verilator counts no nets whose names begin with an underscore unless it is told to.
+# Nets whose names begin with an underscore are traced, too.
 OPTIONS = (
-    "--coverage-toggle",
-    "--coverage-user",
-    "--coverage-underscore",
+    "--trace-vcd",
+    "--trace-underscore",
+    "--trace-max-array",
+    "1",
     "--x-initial",
     "unique",
     "-Wno-UNOPTFLAT",  # bits of a bus, cell by cell
@@ -46,16 +46,17 @@ MODEL, CELLS = "gates.v", "gates.json"
 
 @dataclass(frozen=True)
 class Activity:
-    """What happened in a number of clock cycles.
+    """What happened in a number of clock cycles, seen in `sampled` of them and scaled up.
 
     `changes` of the first output of every cell, and `reads` and `writes` of every macro, by path
-    below the core ("lane_0/weights/macro_0_0").
+    below the core ("lane_0/weights/memory/macro_0_0").
     """
 
     cycles: int
-    changes: Mapping[str, int]
-    reads: Mapping[str, int]
-    writes: Mapping[str, int]
+    sampled: int
+    changes: Mapping[str, float]
+    reads: Mapping[str, float]
+    writes: Mapping[str, float]
 
 
 class GateSimulation:
@@ -80,6 +81,7 @@ class GateSimulation:
         lib = self._transport.library
         lib.reticent_forget.argtypes = [ctypes.c_void_p]
         lib.reticent_counts.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        lib.reticent_counts.restype = ctypes.c_int64
         self.device = Accelerator("sim", self._transport, image)
         design = json.loads((folder / CELLS).read_text())
         self.macros, self._nets = _instances(design, set(macros.used))
@@ -91,31 +93,46 @@ class GateSimulation:
         self._since = self._transport.cycles
 
     def activity(self) -> Activity:
-        """What happened since `forget`."""
-        path = self._folder / "coverage.dat"
-        self._transport.library.reticent_counts(self._transport.device, str(path).encode())
-        toggles: dict[str, int] = {}
-        counts: dict[str, dict[str, int]] = {"reads": {}, "writes": {}}
-        for line in path.read_text().splitlines():
-            found = POINT.match(line)
-            if not found:
-                continue
-            facts = dict(re.findall("\x01([^\x02]+)\x02([^\x01]*)", found[1]))
-            scope = facts["h"].removeprefix(f"TOP.{TOP}.core").lstrip(".").replace(".", "/")
-            if facts["page"].startswith("v_toggle"):
-                key = f"{scope}/{facts['o'].partition(':')[0]}"
-                toggles[key] = toggles.get(key, 0) + int(found[2])
-            else:
-                macro, _, what = scope.rpartition("/")
-                kind = what.split("_")[1]
-                counts[kind][macro] = counts[kind].get(macro, 0) + int(found[2])
-        changes = {cell: toggles[net] for cell, net in self._nets.items() if net in toggles}
+        """What happened since `forget`; some hundred cycles at least."""
+        path = self._folder / "activity.tsv"
+        cycles = self._transport.cycles - self._since
+        sampled = self._transport.library.reticent_counts(
+            self._transport.device, str(path).encode()
+        )
+        if sampled < 0:
+            raise UserError(f"{path} cannot be written: give another folder")
+        if not sampled:
+            raise ToolError(f"no activity was seen in {cycles} cycles")
+        nets, reads, writes = read_counts(path.read_text(), self.macros)
+        scale = cycles / sampled
+        changes = {c: scale * nets[net] for c, net in self._nets.items() if net in nets}
         return Activity(
-            self._transport.cycles - self._since, changes, counts["reads"], counts["writes"]
+            cycles,
+            sampled,
+            changes,
+            {macro: scale * number for macro, number in reads.items()},
+            {macro: scale * number for macro, number in writes.items()},
         )
 
 
-POINT = re.compile(r"C '(.*)' (\d+)$")
+def read_counts(
+    text: str, macros: Collection[str]
+) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Changes of nets, and reads and writes of the macros, by path below the core.
+
+    `text` is what gates.cpp writes; all ports of a macro are added up.
+    """
+    nets: dict[str, int] = {}
+    uses: dict[str, dict[str, int]] = {"reads": {}, "writes": {}}
+    for line in text.splitlines():
+        name, _, number = line.rpartition("\t")
+        scope, _, leaf = name.partition(f"{TOP}/core/")[2].replace(".", "/").rpartition("/")
+        kind = leaf.partition("_")[0]
+        if scope not in macros:
+            nets[f"{scope}/{leaf}" if scope else leaf] = int(number)
+        elif kind in uses:
+            uses[kind][scope] = uses[kind].get(scope, 0) + int(number)
+    return nets, uses["reads"], uses["writes"]
 
 
 def _verilog(config: BuildConfig, pdk: Pdk, macros: MacroLibrary, folder: Path) -> str:

@@ -12,6 +12,11 @@
 // Verilator writes the second underscore of a port `stream__member` as its character code.
 #define PORT(stream, member) d->top->stream##___05F##member
 
+// What is done after each rising edge, once everything has settled.
+#ifndef AFTER_EDGE
+#define AFTER_EDGE(device)
+#endif
+
 namespace {
 
 constexpr int kStuck = -1;     // the core did not answer within the limit
@@ -46,6 +51,7 @@ struct Device {
   void tick() {
     top->clk = 1;
     top->eval();
+    AFTER_EDGE(this);
     top->clk = 0;
     top->eval();
     ++cycles;

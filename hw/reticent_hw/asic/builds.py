@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reticent.config import BuildConfig
+from reticent.errors import UserError
 
 __all__ = ["silicon_build"]
 
@@ -16,6 +17,8 @@ def silicon_build(lanes: int, **choices: int) -> BuildConfig:
 
     FIFOs are short: they are read in the cycle in which they are asked, so they are flip-flops.
     """
+    if not isinstance(lanes, int) or not 1 <= lanes <= 64:
+        raise UserError(f"lanes is {lanes!r}: give a whole number from 1 to 64")
 
     def share(rows: int, least: int, spare: int = 0) -> int:
         return max(least, -(-(rows // lanes + spare) // 256) * 256)

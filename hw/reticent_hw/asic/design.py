@@ -33,9 +33,17 @@ def without_initial_values(verilog: str) -> str:
 def chip_verilog(config: BuildConfig, library: MacroLibrary, *, clock_hz: int) -> str:
     """Core, link and serial port: the module `CHIP`. Macros are only instances."""
     system = System(Link(config, name="asic", clock=clock_hz, baud=BAUD))
-    return without_initial_values(component_verilog(system, CHIP, platform=AsicPlatform(library)))
+    platform = AsicPlatform(library)
+    return _checked(component_verilog(system, CHIP, platform=platform), platform)
 
 
 def core_of_chip_verilog(config: BuildConfig, library: MacroLibrary) -> str:
     """The core alone: the module `reticent_hw.export.TOP`."""
-    return without_initial_values(core_verilog(Core(config), platform=AsicPlatform(library)))
+    platform = AsicPlatform(library)
+    return _checked(core_verilog(Core(config), platform=platform), platform)
+
+
+def _checked(verilog: str, platform: AsicPlatform) -> str:
+    if platform.refusal:
+        raise platform.refusal
+    return without_initial_values(verilog)

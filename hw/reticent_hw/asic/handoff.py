@@ -23,6 +23,7 @@ from .synthesis import Module
 
 __all__ = [
     "Placement",
+    "check_layout",
     "check_project",
     "macro_instances",
     "place_macros",
@@ -122,6 +123,15 @@ def _natural(path: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
+def check_layout(pdk: Pdk) -> None:
+    """Refuse a kit whose memories are only black boxes."""
+    if "macro_lef" not in pdk.layout:
+        raise UserError(
+            f"PDK {pdk.name} has no SRAM macros that could be laid out: hand off for ihp-sg13g2 or "
+            "sky130"
+        )
+
+
 def write_project(
     config: BuildConfig,
     verilog: str,
@@ -136,11 +146,7 @@ def write_project(
 
     `modules` are those of the synthesised `verilog`, for the size of the die.
     """
-    if "macro_lef" not in pdk.layout:
-        raise UserError(
-            f"PDK {pdk.name} has no SRAM macros that could be laid out: hand off for ihp-sg13g2 or "
-            "sky130"
-        )
+    check_layout(pdk)
     instances = macro_instances(instances_of(verilog, macros.used), CHIP)
     sizes = {name: size_of(pdk.root / pdk.layout["macro_lef"].format(name)) for name in macros.used}
     cells = sum(line["cell_um2"] for line in area_report(modules, macros).values())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import memory
 
+from reticent.errors import UserError
 from reticent_hw.export import VerilogPlatform
 from reticent_hw.memory import LOADED
 
@@ -20,11 +21,16 @@ __all__ = ["AsicPlatform", "MacroMemory"]
 
 
 class AsicPlatform(VerilogPlatform):
-    """Exports Verilog whose large memories are macros of `library`."""
+    """Exports Verilog whose large memories are macros of `library`.
+
+    `refusal` is why the first memory that no macro serves has none; raise it when all is exported,
+    for a design that is left half way is warned about.
+    """
 
     def __init__(self, library: MacroLibrary) -> None:
         super().__init__()
         self._library = library
+        self.refusal: UserError | None = None
 
     def get_memory(self, rows: memory.Memory) -> Elaboratable:
         """Amaranth's hook for memories."""
@@ -39,7 +45,12 @@ class AsicPlatform(VerilogPlatform):
         asynchronous = any(port.domain == "comb" for port in rows.read_ports)
         if asynchronous or not self._library.wants_macro(request):
             return super().get_memory(rows)
-        return MacroMemory(rows, self._library.arrange(request), loaded=request.loaded)
+        try:
+            arrangement = self._library.arrange(request)
+        except UserError as refusal:
+            self.refusal = self.refusal or refusal
+            return super().get_memory(rows)
+        return MacroMemory(rows, arrangement, loaded=request.loaded)
 
 
 class MacroMemory(Elaboratable):

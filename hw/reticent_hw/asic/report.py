@@ -27,9 +27,9 @@ class Counts(Protocol):
     """What happened in a frame (`reticent_sim.gates.Activity`)."""
 
     cycles: int
-    changes: Mapping[str, int]
-    reads: Mapping[str, int]
-    writes: Mapping[str, int]
+    changes: Mapping[str, float]
+    reads: Mapping[str, float]
+    writes: Mapping[str, float]
 
 
 def area_report(modules: Mapping[str, Module], macros: MacroLibrary) -> dict[str, dict[str, Any]]:

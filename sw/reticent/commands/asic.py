@@ -26,7 +26,8 @@ THRESHOLDS = (0.05, 0.01, 0.0)  # in this order every frame is a consequence of 
 EXAMPLES = """\
 examples:
   reticent asic --pdk osu018 --lanes 4
-  reticent asic --pdk ihp-sg13g2 --pdk-root ~/pdk --corner slow --frames 0
+  reticent asic --pdk ihp-sg13g2 --pdk-root ~/pdk --corner slow
+  reticent asic --lanes 1 --frames 13
   reticent asic --lanes 1 --set fifo_depth=32 --period 10 -o build/asic/slow
 
 The kit is looked for under --pdk-root, $PDK_ROOT, and where its package puts it. Everything that
@@ -51,9 +52,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add(
         "--frames",
         type=int,
-        default=13,
+        default=0,
         metavar="N",
-        help="frames of Breakout to simulate, at least 7; 0 leaves energy out (13)",
+        help="frames of Breakout to simulate for their energy, at least 7; 0 leaves it out (0)",
     )
     add("-o", "--output", type=Path, metavar="DIR", help="folder (build/asic/PDK-LANES)")
     parser.set_defaults(run=run)
@@ -115,11 +116,12 @@ def run_handoff(arguments: argparse.Namespace) -> int:
     """Write the project, check it, run it if possible; returns the exit code."""
     pdk, config = chosen_kit(arguments), silicon_config(arguments)
     from reticent_hw.asic.design import CHIP, chip_verilog
-    from reticent_hw.asic.handoff import check_project, run_flow, write_project
+    from reticent_hw.asic.handoff import check_layout, check_project, run_flow, write_project
     from reticent_hw.asic.macros import MacroLibrary
     from reticent_hw.asic.synthesis import synthesise
 
     period = asked_period(arguments, pdk)
+    check_layout(pdk)
     folder = arguments.output or Path("build") / "librelane" / f"{pdk.name}-{config.lanes}"
     with Console(stderr=True).status(f"{pdk.name}, {config.lanes} lanes: synthesis"):
         macros = MacroLibrary(pdk)
@@ -191,16 +193,21 @@ def run(arguments: argparse.Namespace) -> int:
             "memory_figures": memory_source(macros),
         }
         (folder / "path.txt").write_text(found.report + "\n")
+        path = folder / "report.json"
+        _write(path, report)
         if frames:
             report["commands"].append("sta -exit power.tcl")
             report["energy"] = _energy(pdk, config, macros, folder, found.period_ns, frames, say)
-    path = folder / "report.json"
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(part, path)
+            _write(path, report)
     show(report)
     print(f"\n{path}; {folder / 'path.txt'} has the slowest path")
     return 0
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(part, path)
 
 
 def yosys_version() -> str:
