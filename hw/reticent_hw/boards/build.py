@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import re
@@ -43,6 +44,9 @@ WHEELS = {
     "ecppack": "yowasp-ecppack",
 }
 
+# Builds are tried with this one and newer ones; an older one (0.23) fails on 7-series designs.
+OLDEST_YOSYS = (0, 70)
+
 # No memory relies on its initial zeros, and a line for each row keeps synthesis busy for long.
 ZERO_ROW = re.compile(r"^\s*\w+\[\d+\] = \d+'h0+;\n", re.MULTILINE)
 
@@ -58,12 +62,13 @@ class Toolchain:
     tools: tuple[str, ...]
 
     def commands(self) -> dict[str, str]:
-        """The command of each tool that is here; native ones before those from pip."""
+        """The command of each tool that is here; native ones before those from pip, unless they
+        are too old."""
         found = {}
         for tool in self.tools:
             for command in (tool, WHEELS.get(tool)):
                 where = command and _which(command)
-                if where:
+                if where and not (tool == "yosys" and _is_old(where)):
                     found[tool] = where
                     break
         return found
@@ -82,6 +87,14 @@ XRAY = Toolchain("Xray", ("yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2b
 def _which(command: str) -> str | None:
     """Where a command is: on PATH, or where pip puts it."""
     return shutil.which(command) or shutil.which(command, path=BESIDE)
+
+
+@functools.cache
+def _is_old(yosys: str) -> bool:
+    """Whether this Yosys says that it is older than `OLDEST_YOSYS`."""
+    said = subprocess.run([yosys, "-V"], capture_output=True, text=True, check=False).stdout
+    version = re.match(r"Yosys (\d+)\.(\d+)", said)
+    return bool(version) and (int(version[1]), int(version[2])) < OLDEST_YOSYS
 
 
 def toolchains(target: Target) -> tuple[Toolchain, ...]:
@@ -224,7 +237,10 @@ def synthesise_only(target: Target, folder: Path, say: Say) -> dict[str, tuple[i
     board = target.board
     yosys = XRAY.commands().get("yosys")
     if yosys is None:
-        raise UserError("yosys is missing: pip install 'reticent[boards]'")
+        raise UserError(
+            f"yosys {'.'.join(map(str, OLDEST_YOSYS))} or newer is missing: pip install "
+            "'reticent[boards]'"
+        )
     for chain in toolchains(target):
         say(f"writing the bundle for {chain.name}")
         # Nothing in it speaks of the computer that made it.
@@ -238,8 +254,9 @@ def synthesise_only(target: Target, folder: Path, say: Say) -> dict[str, tuple[i
         f"With Vivado:           cd vivado && sh build_{NAME}.sh\n"
         f"With the open tools:   cd xray && sh build_{NAME}.sh\n\n"
         f"Either leaves {NAME}.bit beside the script. Vivado must be on PATH. The open tools are "
-        "yosys,\nnextpnr-xilinx, and fasm2frames and xc7frames2bit of Project X-Ray, on PATH, with "
-        "their databases\nin $CHIPDB_DIR and $DB_DIR (the script names their usual places).\n\n"
+        f"yosys\n{'.'.join(map(str, OLDEST_YOSYS))} or newer, nextpnr-xilinx, and fasm2frames and "
+        "xc7frames2bit of Project X-Ray, on PATH,\nwith their databases in $CHIPDB_DIR and $DB_DIR "
+        "(the script names their usual places).\n\n"
         "Use the bitstream only when the timing is met: Vivado's slack (WNS) is in "
         f"vivado/{NAME}_timing.rpt,\nnextpnr-xilinx prints PASS or FAIL behind each clock.\n\n"
         f"Load it:               openFPGALoader -b {target.loader} vivado/{NAME}.bit\n"

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect
 
 from reticent.config import BuildConfig
 from reticent.layout import INDEX_BITS, LANE_SHIFT, SPACE_SHIFT, WORD_BITS, Space
-from reticent.link.pixels import REST, VALUES
+from reticent.link.pixels import MOST, REPEAT, REST, VALUES
 from reticent.link.protocol import (
     ADDRESS,
     COUNT,
@@ -382,16 +382,17 @@ class Link(wiring.Component):
                     with m.Else():
                         m.next = "status"
             with m.State("pixels"):
-                values, rest = token[VALUES.bit_length() - 1], token[REST.bit_length() - 1]
                 # A token's lower bits count down to zero, its upper bits stay.
-                count = Mux(values, token[:7], token[:6])
+                count, kind_of_token = token[: (MOST - 1).bit_length()], token & -MOST
+                repeat = kind_of_token == REPEAT
+                values = repeat | (kind_of_token == VALUES)
                 wait()
                 m.d.comb += [
                     self.pixels.valid.eq(~values | payload.valid),
                     self.pixels.p.value.eq(Mux(values, payload.payload, 0)),
                     self.pixels.p.same.eq(~values),
-                    self.pixels.p.rest.eq(~values & rest),
-                    payload.ready.eq(values & self.pixels.ready),
+                    self.pixels.p.rest.eq(kind_of_token == REST),
+                    payload.ready.eq(values & self.pixels.ready & (~repeat | (count == 0))),
                 ]
                 with m.If(self.pixels.valid & self.pixels.ready):
                     m.d.comb += waiting.eq(0)

@@ -4,31 +4,34 @@ A frame is a sequence of tokens over its bytes in the order y, x, channel:
 
     0x00 + n   the next n + 1 bytes are what they were (n up to 63)
     0x40 + n   the rest of this row, and n whole rows after it, are what they were (n up to 63)
-    0x80 + n   n + 1 bytes follow as they are (n up to 127)
+    0x80 + n   n + 1 bytes follow as they are (n up to 63)
+    0xc0 + n   the next n + 1 bytes are all what follows once (n up to 63)
 
 The thresholds act on the board: a token says what equals the frame before, not what is small.
 """
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "MOST",
+    "REPEAT",
     "REST",
-    "REST_MOST",
     "SKIP",
-    "SKIP_MOST",
     "VALUES",
-    "VALUES_MOST",
     "decode_frame",
     "encode_frame",
     "split_frame",
 ]
 
-SKIP, REST, VALUES = 0x00, 0x40, 0x80
-SKIP_MOST, REST_MOST, VALUES_MOST = 64, 64, 128  # bytes, rows, bytes of one token
-WORTH = 3  # a shorter gap between two changes costs less as values than as a token of its own
+SKIP, REST, VALUES, REPEAT = 0x00, 0x40, 0x80, 0xC0
+MOST = 64  # bytes of one token, or rows
+WORTH = 3  # up to so long a gap between two changes costs no more as values than as a token
+SAME = 3  # from so many equal bytes on they cost no more as a token than as values
 
 Frame = npt.NDArray[np.uint8]  # (rows, bytes of a row)
 
@@ -37,7 +40,7 @@ def encode_frame(frame: Frame, before: Frame | None) -> list[bytes]:
     """Tokens of a frame, given the frame before it (None: there is none, everything goes).
 
     One item for each token, so that a long frame may be split between any two of them. Never
-    longer than the frame by more than one byte in `VALUES_MOST`.
+    longer than the frame by more than one byte in `MOST`.
     """
     rows, width = frame.shape
     pixels = frame.reshape(-1)
@@ -59,18 +62,36 @@ def encode_frame(frame: Frame, before: Frame | None) -> list[bytes]:
         at = end
     if at < len(pixels):
         _rest(tokens, rows - at // width)
+    # A plain picture may be told in less than what changed; never in less than its runs, so that it
+    # is seldom tried.
+    if sum(map(len, tokens)) > 1 + np.count_nonzero(pixels[1:] != pixels[:-1]):
+        return min(tokens, encode_frame(frame, None), key=lambda found: sum(map(len, found)))
     return tokens
 
 
 def _values(tokens: list[bytes], pixels: Frame, start: int, end: int) -> None:
-    for at in range(start, end, VALUES_MOST):
-        part = pixels[at : min(end, at + VALUES_MOST)]
-        tokens.append(bytes([VALUES + len(part) - 1]) + part.tobytes())
+    each = bytearray()  # those that stand for themselves
+    for value, equal in groupby(pixels[start:end].tobytes()):
+        count = len(list(equal))
+        while count >= SAME:
+            _each(tokens, each)
+            some = min(count, MOST)
+            tokens.append(bytes([REPEAT + some - 1, value]))
+            count -= some
+        each += bytes([value]) * count
+    _each(tokens, each)
+
+
+def _each(tokens: list[bytes], values: bytearray) -> None:
+    for at in range(0, len(values), MOST):
+        part = values[at : at + MOST]
+        tokens.append(bytes([VALUES + len(part) - 1]) + part)
+    values.clear()
 
 
 def _rest(tokens: list[bytes], rows: int) -> None:
     while rows:
-        some = min(rows, REST_MOST)
+        some = min(rows, MOST)
         tokens.append(bytes([REST + some - 1]))
         rows -= some
 
@@ -81,7 +102,7 @@ def _skip(tokens: list[bytes], at: int, to: int, width: int) -> None:
         _rest(tokens, rows)
         at = to - to % width
     while at < to:
-        some = min(to - at, SKIP_MOST)
+        some = min(to - at, MOST)
         tokens.append(bytes([SKIP + some - 1]))
         at += some
 
@@ -107,7 +128,11 @@ def decode_frame(code: bytes, shape: tuple[int, int], before: Frame | None) -> F
     while used < len(code):
         token = code[used]
         used += 1
-        if token >= VALUES:
+        if token >= REPEAT:
+            count = token - REPEAT + 1
+            part = np.frombuffer(code[used : used + 1] * count, np.uint8)
+            used += 1
+        elif token >= VALUES:
             count = token - VALUES + 1
             part = np.frombuffer(code[used : used + count], np.uint8)
             used += count
