@@ -48,7 +48,8 @@ class Sequencer(wiring.Component):
     phase, source, target : the layer that receives events, the LAYER row before it, and its own;
         between frames `source` is the row that the load bus named three cycles ago
     parity : the lanes' `target`; the threshold pass and `scan` have the other state memory
-    running : a frame is worked on; lanes may fetch
+    running : a frame is worked on
+    go : the same, from a register: lanes may fetch
     start, everything : to the scanner
     touched : layers whose neurons must all be examined (after a threshold was changed)
     scan : to the lanes while no threshold pass runs; between frames neuron, parameters and parity
@@ -80,6 +81,7 @@ class Sequencer(wiring.Component):
                 "phase": Out(layer_index),
                 "last_phase": Out(1),
                 "running": Out(1),
+                "go": Out(1),
                 "source": Out(row_layout(c, Space.LAYER)),
                 "target": Out(row_layout(c, Space.LAYER)),
                 "parity": Out(1),
@@ -172,7 +174,10 @@ class Sequencer(wiring.Component):
         def emit(value, *, last=0):
             m.d.comb += [results.valid.eq(1), results.p.data.eq(value), results.p.last.eq(last)]
 
-        m.d.comb += self.parity.eq(parity)
+        # The lanes' own, from registers, for they are far away.
+        def turn_to(layer_parity) -> None:
+            m.d.sync += [parity.eq(layer_parity), self.parity.eq(layer_parity)]
+
         with m.FSM(name="ctrl"):
             with m.State("INIT_FETCH"):
                 m.next = "INIT_LATCH"
@@ -184,8 +189,8 @@ class Sequencer(wiring.Component):
                     map_row.eq(0),
                     in_row.eq(0),
                     k.eq(0),
-                    parity.eq(~upcoming[0]),
                 ]
+                turn_to(~upcoming[0])
                 m.next = "INIT_BEGIN"
                 with m.If(upcoming >= self.layers):
                     m.d.sync += upcoming.eq(0)
@@ -228,8 +233,8 @@ class Sequencer(wiring.Component):
                         wait.eq(0),
                         self.target.eq(port.data),
                         self.phase.eq(0),
-                        parity.eq(0),
                     ]
+                    turn_to(0)
                     m.next = "RECEIVE"
 
             with m.State("RECEIVE"):
@@ -239,11 +244,13 @@ class Sequencer(wiring.Component):
                     self.scan.row.eq(self.load.row),
                     self.scan.channel.eq(self.load.row),
                 ]
-                m.d.sync += [upcoming.eq(self.load.row), self.source.eq(port.data)]
-                with m.If(~self.in_frame):
-                    m.d.comb += self.parity.eq(self.load.space != Space.STATE_ODD)
+                m.d.sync += [
+                    upcoming.eq(self.load.row),
+                    self.source.eq(port.data),
+                    self.parity.eq(Mux(self.in_frame, parity, self.load.space != Space.STATE_ODD)),
+                ]
                 with m.If(self.frame_ready):
-                    m.d.sync += [upcoming.eq(1), first_cycle.eq(1)]
+                    m.d.sync += [upcoming.eq(1), first_cycle.eq(1), self.go.eq(1)]
                     m.next = "RUN"
 
             with m.State("RUN"):
@@ -270,8 +277,14 @@ class Sequencer(wiring.Component):
                     ]
                     with m.If(self.last_phase):
                         # The result is read through the scan side.
-                        m.d.sync += [parity.eq(~parity), word.eq(0), lane.eq(0), begun.eq(0)]
-                        m.d.sync += walk.eq(self.target.state_base)
+                        turn_to(~parity)
+                        m.d.sync += [
+                            word.eq(0),
+                            lane.eq(0),
+                            begun.eq(0),
+                            self.go.eq(0),
+                            walk.eq(self.target.state_base),
+                        ]
                         m.next = "OUTPUT_READ"
                     with m.Else():
                         m.d.sync += [
@@ -279,10 +292,10 @@ class Sequencer(wiring.Component):
                             self.source.eq(self.target),
                             self.target.eq(port.data),
                             upcoming.eq(upcoming + 1),
-                            parity.eq(~parity),
                             first_cycle.eq(1),
                             settled.eq(0),
                         ]
+                        turn_to(~parity)
 
             # To the lanes and back, two steps of addition. The row stays addressed: `answer` must
             # not change until it is taken.
