@@ -602,6 +602,14 @@ def _build_state(spec: InputSpec, plan: _Plan) -> _State:
     )
 
 
+def _positions(layer: Any, inputs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The input position of a layer with this group and first tap, (groups, taps)."""
+    group, tap = inputs[layer["inputs"] :][: layer["in_positions"]].T
+    table = np.full((group.max() + 1, layer["taps"]), -1, np.int32)
+    table[group, tap] = np.arange(len(group))
+    return table
+
+
 class _Delta:
     """What both engines share: layout, state and one step."""
 
@@ -618,6 +626,7 @@ class _Delta:
         self._out_shapes = [layer.out_shape for layer in layers]
         self._plan = _build_plan(spec.stack, layers, activations, levels, limit)
         self._state = _build_state(spec, self._plan)
+        self._position = [_positions(layer, self._plan.inputs) for layer in self._plan.layers]
         self._machine = _bind(self._plan, self._state)
         # As frames mostly come: without an axis of one channel.
         shape = spec.frame_shape if spec.channels > 1 else spec.frame_shape[:2]
@@ -680,17 +689,14 @@ class _Delta:
         plan, state = self._plan, self._state
         found = []
         for i, (layer, shape) in enumerate(zip(plan.layers, self._in_shapes, strict=True)):
-            taps, positions = layer["taps"], layer["in_positions"]
-            groups, first_taps = plan.inputs[layer["inputs"] :][:positions].T
-            delta = np.zeros((layer["in_channels"], positions), state.delta.dtype)
-            for group, begin, end in state.batch[layer["groups"] :][: state.batches[i]]:
-                events = slice(layer["events"] + begin, layer["events"] + end)
-                channel, tap = np.divmod(state.address[events], taps)
-                # Inputs of one group differ in their taps.
-                members = np.flatnonzero(groups == group)
-                members = members[np.argsort(first_taps[members])]
-                places = np.searchsorted(first_taps[members], tap)
-                delta[channel, members[places]] = state.delta[events]
+            group, begin, end = state.batch[layer["groups"] :][: state.batches[i]].T
+            # Where the events of each batch are: behind the padding of the batches before it.
+            sizes = end - begin
+            places = np.repeat(begin - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+            channel, tap = np.divmod(state.address[layer["events"] + places], layer["taps"])
+            delta = np.zeros((layer["in_channels"], layer["in_positions"]), state.delta.dtype)
+            position = self._position[i][np.repeat(group, sizes), tap]
+            delta[channel, position] = state.delta[layer["events"] + places]
             found.append(delta.reshape(shape))
         return found
 
