@@ -8,6 +8,8 @@ GAME ?= breakout
 LANES ?= 16
 BOARD ?= ulx3s
 TOOLCHAIN ?=
+CONFIG ?=
+CLOCK ?=
 SEED ?= 1
 FAULTS ?= 10000
 PDK ?=
@@ -66,8 +68,9 @@ verilog: $(PLAY_STAMPS) ## Write the core as Verilog with its sidecar (LANES=16)
 boards: $(BOARD_STAMPS) ## List the boards, what fits them, and the tools that they need
 	$(RUN)/reticent boards
 
-bitstream: $(BOARD_STAMPS) ## Build for a board (BOARD=ulx3s TOOLCHAIN= SEED=1)
-	$(RUN)/reticent bitstream $(BOARD) --seed $(SEED) $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
+bitstream: $(BOARD_STAMPS) ## Build for a board (BOARD=ulx3s CONFIG= CLOCK= TOOLCHAIN= SEED=1)
+	$(RUN)/reticent bitstream $(BOARD) --seed $(SEED) $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN)) \
+	  $(if $(CONFIG),--config $(CONFIG)) $(if $(CLOCK),--clock $(CLOCK))
 
 program: $(BOARD_STAMPS) ## Load the bitstream into a board (BOARD=ulx3s)
 	$(RUN)/reticent program $(BOARD)

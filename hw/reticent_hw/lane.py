@@ -194,10 +194,10 @@ class Lane(wiring.Component):
         m = Module()
         restart = Signal(init=1)
         m.d.sync += restart.eq(self.restart)
-        m.submodules.inside = ResetInserter(restart)(self._inside())
+        m.submodules.parts = ResetInserter(restart)(self._parts())
         return m
 
-    def _inside(self):
+    def _parts(self):
         m = Module()
         c = self._config
 

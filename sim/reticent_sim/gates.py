@@ -49,7 +49,7 @@ class Activity:
     """What happened in a number of clock cycles, seen in `sampled` of them and scaled up.
 
     `changes` of the first output of every cell, and `reads` and `writes` of every macro, by path
-    below the core ("lane_0/weights/memory/macro_0_0").
+    below the core ("lane_0/parts/weights/memory/macro_0_0").
     """
 
     cycles: int

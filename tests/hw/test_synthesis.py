@@ -38,10 +38,10 @@ endmodule
 module reticent_lane(clk, n, y);
   input clk; input [2:0] n; output reg y;
   wire [3:0] q;
-  \reticent_lane.weights weights (.clk(clk), .a(n), .q(q));
+  \reticent_lane.parts.weights weights (.clk(clk), .a(n), .q(q));
   always @(posedge clk) y <= ^q;
 endmodule
-module \reticent_lane.weights (clk, a, q);
+module \reticent_lane.parts.weights (clk, a, q);
   input clk; input [2:0] a; output [3:0] q;
   reticent_sram_1rw_8x4 macro_0_0 (.a_clk(clk), .a_en(1'b1), .a_write(1'b0), .a_addr(a),
     .a_din(4'b0), .a_dout(q));
@@ -170,7 +170,7 @@ class Counted:
 
 
 def test_energy_of_a_frame(macros):
-    flop, macro = "lane_1/_7_", "lane_1/weights/macro_0_0"
+    flop, macro = "lane_1/parts/_7_", "lane_1/parts/weights/macro_0_0"
     power = {
         flop: opensta.Power(rest=3e-6, active=4e-6, leakage=1e-6),
         macro: opensta.Power(rest=1.0, active=1.0, leakage=1.0),  # counted in another way
@@ -190,9 +190,9 @@ def test_energy_of_a_frame(macros):
 @pytest.mark.parametrize(
     ("path", "block"),
     [
-        ("lane_12/requantiser/_3_", "threshold unit"),
-        ("lane_0/state_odd/macro_3_0", "accumulators"),
-        ("lane_0/_3_", "lane"),
+        ("lane_12/parts/requantiser/_3_", "threshold unit"),
+        ("lane_0/parts/state_odd/macro_3_0", "accumulators"),
+        ("lane_0/parts/_3_", "lane"),
         ("encoder/queue/memory/macro_0_0", "events"),
         ("generator_1/_3_", "events"),
         ("touched_even_0/_3_", "threshold unit"),

@@ -59,7 +59,7 @@ def area_report(modules: Mapping[str, Module], macros: MacroLibrary) -> dict[str
 
 
 def instance_block(path: str) -> str:
-    """The block of a cell or macro by its path below the core ("lane_0/requantiser/_12_")."""
+    """The block of a cell or macro by its path below the core ("lane_0/parts/requantiser/_12_")."""
     parts = re.sub(r"^lane_\d+/", "lane/", path).split("/")[:-1]
     while parts:
         scope = ".".join(parts)

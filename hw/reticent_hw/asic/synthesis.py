@@ -26,12 +26,12 @@ NETLIST, STATISTICS, LOG = "netlist.v", "cells.json", "yosys.log"
 # Modules that stay as they are, so that area and power can be told apart: a pattern of the path
 # below the top, and what its cells count for. The first one that matches decides.
 BLOCKS = (
-    (r"lane\.weights", "weight memory"),
-    (r"lane\.state_(even|odd)", "accumulators"),
-    (r"lane\.(pointers(_\d+)?|channels)", "pointers, channels"),
-    (r"lane\.fifo(_\d+)?", "range FIFOs"),
-    (r"lane\.requantiser", "threshold unit"),
-    (r"lane", "lane"),
+    (r"lane\.parts\.weights", "weight memory"),
+    (r"lane\.parts\.state_(even|odd)", "accumulators"),
+    (r"lane\.parts\.(pointers(_\d+)?|channels)", "pointers, channels"),
+    (r"lane\.parts\.fifo(_\d+)?", "range FIFOs"),
+    (r"lane\.parts\.requantiser", "threshold unit"),
+    (r"lane(\.parts)?", "lane"),
     (r"core\.(scanner|touched_(even|odd)_\d+)", "threshold unit"),
     (r"core\.(encoder|generator_\d+)", "events"),
     (r"core\.(sequencer|counters|host)", "sequencer"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +14,7 @@ from rich.table import Table
 
 from ..errors import ToolError, UserError
 from ..presets import PRESETS
+from .options import load_build
 
 BUNDLE_ONLY = 3  # exit code: synthesised, but no bitstream was made
 
@@ -20,6 +23,8 @@ examples:
   reticent boards
   reticent bitstream ulx3s
   reticent bitstream arty --toolchain vivado
+  reticent plan --game breakout --board ulx3s -o build.json
+  reticent bitstream ulx3s --config build.json --clock 50
   reticent program ulx3s
 
 Exit code 0: a bitstream that reaches its clock; 1: a tool failed, or the clock was not reached;
@@ -46,6 +51,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     build.add_argument("board", metavar="BOARD", help=", ".join(PRESETS))
+    build.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="build configuration, as `reticent plan` writes it (the board's preset)",
+    )
+    build.add_argument(
+        "--clock", type=float, metavar="MHZ", help="of core and link (`reticent boards` lists it)"
+    )
     build.add_argument("--toolchain", metavar="NAME", help="trellis, vivado or xray (what is here)")
     build.add_argument("--seed", type=int, default=1, metavar="N", help="of place and route (1)")
     build.add_argument(
@@ -140,6 +154,14 @@ def run_bitstream(arguments: argparse.Namespace) -> int:
     from reticent_hw.boards.catalog import target
 
     chosen = target(arguments.board)
+    if arguments.config is not None:
+        preset = replace(chosen.preset, config=load_build(arguments.config))
+        chosen = replace(chosen, preset=preset)
+    if arguments.clock is not None:
+        hertz = round(arguments.clock * 1e6) if isfinite(arguments.clock) else 0
+        if hertz <= 0:
+            raise UserError(f"--clock {arguments.clock:g}: give MHz above 0")
+        chosen = replace(chosen, board=replace(chosen.board, clock_hz=hertz))
     folder = _folder(arguments)
     chain = chosen_toolchain(chosen, arguments.toolchain)
     console = Console()
@@ -177,7 +199,8 @@ def run_bitstream(arguments: argparse.Namespace) -> int:
         )
     if not report.met:
         raise ToolError(
-            f"{chosen.board.name}: the clock was not reached: try another --seed, or a slower clock"
+            f"{chosen.board.name}: the clock was not reached: try another --seed, or a slower "
+            "--clock"
         )
     return 0
 
