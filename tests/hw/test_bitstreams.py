@@ -315,6 +315,21 @@ def test_a_bitstream_without_a_word_about_timing_is_no_success(tools, tmp_path, 
     assert "Xray says nothing about its timing" in capsys.readouterr().err
 
 
+def test_a_build_and_a_clock_of_ones_own(tools, tmp_path, capsys):
+    for name in XRAY.tools:
+        tools(name, "touch reticent.bit" if name == "xc7frames2bit" else "exit 0")
+    file, folder = tmp_path / "build.json", tmp_path / "out"
+    config = BOARDS["arty"].config.replace(lanes=1, weight_depth=512)
+    file.write_text(json.dumps(dataclasses.asdict(config)))
+    arguments = ["bitstream", "arty", "-o", str(folder)]
+    cli.main([*arguments, "--config", str(file), "--clock", "50"])
+    assert json.loads((folder / "build.json").read_text())["lanes"] == 1
+    assert "--freq 50" in tools.calls.read_text()
+    capsys.readouterr()
+    assert cli.main([*arguments, "--clock", "0"]) == 2
+    assert "--clock 0: give MHz above 0" in capsys.readouterr().err
+
+
 def test_report_of_nextpnr(tmp_path):
     found = {
         "utilization": {
