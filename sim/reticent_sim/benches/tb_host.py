@@ -253,7 +253,7 @@ async def only_restarts_and_register_reads_run_in_a_frame(dut):
     for command in at_once:
         model.execute(command)
     await source.send(vars(command) for command in at_once)
-    await bench.cycles(10)
+    await bench.cycles(READ_CYCLES + 2)
     bench.check("replies in a frame", list(replies.taken), model.replies)
     bench.check("restarts in a frame", monitor.restarts, 1)
     later = [
@@ -274,7 +274,7 @@ async def only_restarts_and_register_reads_run_in_a_frame(dut):
         model.execute(command)
         monitor.free = lambda: True
         await sending
-        await bench.cycles(10)
+        await bench.cycles(READ_CYCLES + 2)
         monitor.check()
     bench.check("the state's reply", list(replies.taken), model.replies[-1:])
 
