@@ -143,6 +143,7 @@ def core_verilog(core: Core, platform: VerilogPlatform | None = None) -> str:
 def sidecar(core: Core) -> dict:
     """What a testbench, a wrapper or a driver needs to know of the Verilog, as JSON types."""
     config = core.config
+    core._MustUse__used = True  # its ports are enough
     ports = []
     for path, member, value in core.signature.flatten(core):
         ports.append(
