@@ -96,6 +96,8 @@ def endless(place):
     (Path(place) / f"kept-{os.getpid()}").touch()
 
 if __name__ == "__main__":
+    # What starts in the background of a shell ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     place = Path(sys.argv[1])
     run_jobs([Job(k, place / k, endless, (str(place),)) for k in "ab"], workers=2)
 """
@@ -119,9 +121,12 @@ def test_workers_end_with_the_process_that_gave_out_the_jobs(tmp_path, how):
     with subprocess.Popen(
         [sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True
     ) as giver:
-        wait_for(lambda: len(seen("pid")) == 2)
-        giver.send_signal(how)
-        _, errors = giver.communicate(timeout=60)
+        try:
+            wait_for(lambda: len(seen("pid")) == 2)
+            giver.send_signal(how)
+            _, errors = giver.communicate(timeout=60)
+        finally:
+            giver.kill()
     if how == signal.SIGKILL:
         assert giver.returncode == -signal.SIGKILL
         wait_for(lambda: len(seen("kept")) == 2)
