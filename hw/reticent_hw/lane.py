@@ -202,9 +202,9 @@ class Lane(wiring.Component):
         c = self._config
 
         # Everything that comes from afar.
-        def arrived(name: str, shape=None) -> Signal:
+        def arrived(name: str) -> Signal:
             source = getattr(self, name)
-            signal = Signal(source.shape() if shape is None else shape, name=f"arrived_{name}")
+            signal = Signal(source.shape(), name=f"arrived_{name}")
             m.d.sync += signal.eq(source)
             return signal
 
