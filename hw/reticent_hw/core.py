@@ -156,9 +156,13 @@ class Core(wiring.Component):
             sequencer.lanes_busy.eq(lanes_busy | offering | on_the_way.any()),
             sequencer.last_taken.eq(encoder.last_taken),
             sequencer.changed.eq(host.changed),
-            host.free.eq(sequencer.idle & ~in_frame),
             host.initialising.eq(~sequencer.idle & ~in_frame),
         ]
+
+        # A frame begins with its first pixel, and ends the host's freedom at once.
+        m.d.sync += host.free.eq(
+            sequencer.idle & ~in_frame & ~host.restart & ~(self.pixels.valid & self.pixels.ready)
+        )
 
         # What the host reads.
         m.d.comb += host.layer_row.eq(sequencer.source)

@@ -9,6 +9,7 @@ from reticent.config import BuildConfig
 from reticent.layout import THRESHOLD_BITS
 
 from .interfaces import at_least_two, event_layout, index_shape, pixel_stream
+from .memory import DeepMemory
 
 __all__ = ["DeltaEncoder"]
 
@@ -93,10 +94,23 @@ class DeltaEncoder(wiring.Component):
         # `rest` is carried out here: the row is skipped when it is quiet, else walked through.
         # `skips`: what is taken now is a whole row.
         walking, skips = Signal(), Signal()
-        m.submodules.quiet = quiet_rows = memory.Memory(
-            shape=unsigned(1), depth=c.map_depth, init=[]
-        )
-        quiet, quiet_write = quiet_rows.read_port(domain="comb"), quiet_rows.write_port()
+        # Whether this row is quiet is known in a register, because much depends on it: this row and
+        # the next two are looked up, and a cycle later one of them is the row to come.
+        quiet, row_ended = Signal(), Signal()
+        looked_up = [Signal(name=f"looked_up_{i}") for i in range(3)]
+        quiet_writes = []
+        for i, ahead in enumerate(looked_up):
+            m.submodules[f"quiet_{i}"] = rows = memory.Memory(
+                shape=unsigned(1), depth=c.map_depth, init=[]
+            )
+            port = rows.read_port(domain="comb")
+            m.d.comb += port.addr.eq(y + i)
+            m.d.sync += ahead.eq(port.data)
+            quiet_writes.append(rows.write_port())
+        this, following = (Mux(row_ended, looked_up[i + 1], looked_up[i]) for i in range(2))
+        m.d.sync += [row_ended.eq(taken & last_x & ~last_y), quiet.eq(this)]
+        with m.If(taken & last_x):
+            m.d.sync += quiet.eq(following)
         begins_row = (x == 0) & (channel == 0)
         rest = self.pixels.p.same & self.pixels.p.rest
         accepted = Signal()
@@ -106,8 +120,7 @@ class DeltaEncoder(wiring.Component):
             last_y.eq(last_x & (y == highest.y)),
             self.pixels.ready.eq(self.enable & ~complete & move & ~walking),
             accepted.eq(self.pixels.ready & self.pixels.valid),
-            quiet.addr.eq(y),
-            skips.eq(~walking & rest & begins_row & quiet.data),
+            skips.eq(~walking & rest & begins_row & quiet),
             taken.eq(accepted | (walking & move)),
             self.last_taken.eq(taken & last_y),
         ]
@@ -127,12 +140,10 @@ class DeltaEncoder(wiring.Component):
         with m.If(self.next_frame):
             m.d.sync += [complete.eq(0), first_frame.eq(0)]
 
-        # Stages 1 to 3, each moves when the next one is free: memory answers and its answer is
-        # registered; the newest frame is compared; the new history is put together.
+        # Stages 1 to 4, each moves when the next one is free: memory answers, its answer is here in
+        # stage 2; the newest frame is compared; the new history is put together.
         history = data.ArrayLayout(unsigned(8), c.stack)
-        m.submodules.history = sent = memory.Memory(
-            shape=history, depth=at_least_two(c.frame_depth), init=[]
-        )
+        m.submodules.history = sent = DeepMemory(shape=history, depth=at_least_two(c.frame_depth))
         read, write = sent.read_port(), sent.write_port()
         place = data.StructLayout({"y": y.shape(), "x": x.shape(), "channel": channel.shape()})
         stage = data.StructLayout(
@@ -144,30 +155,30 @@ class DeltaEncoder(wiring.Component):
                 "place": place,
             }
         )
-        stages = [Signal(stage, name=f"stage_{i}") for i in range(1, 4)]
-        places = [stages[2].place, Signal(place, name="place")]
-        valid = [Signal(name=f"valid_{i}") for i in range(1, 4)]
-        moves = [Signal(name=f"moves_{i}") for i in range(1, 4)]
-        moves_on = Signal()  # stage 3 may leave
-        before = [Signal(history, name=f"before_{i}") for i in (2, 3)]
+        stages = [Signal(stage, name=f"stage_{i}") for i in range(1, 5)]
+        places = [stages[3].place, Signal(place, name="place")]
+        valid = [Signal(name=f"valid_{i}") for i in range(1, 5)]
+        moves = [Signal(name=f"moves_{i}") for i in range(1, 5)]
+        moves_on = Signal()  # stage 4 may leave
+        before = [Signal(history, name=f"before_{i}") for i in (3, 4)]
         after = Signal(history)
         newest = Signal(8)
         rise, fall = Signal(signed(DELTA_BITS)), Signal(signed(DELTA_BITS))
         fires = Signal()
-        compared = valid[2]
-        pixel, ends_row = stages[2].pixel, stages[2].ends_row
+        compared = valid[3]
+        pixel, ends_row = stages[3].pixel, stages[3].ends_row
         m.d.comb += [
-            moves[2].eq(~valid[2] | moves_on),
-            moves[1].eq(~valid[1] | moves[2]),
-            moves[0].eq(~valid[0] | moves[1]),
+            moves[3].eq(~valid[3] | moves_on),
+            *(moves[i].eq(~valid[i] | moves[i + 1]) for i in range(3)),
             move.eq(moves[0]),
             read.addr.eq(index),
             read.en.eq(move),
-            rise.eq(stages[1].pixel - before[0][0]),
-            fall.eq(before[0][0] - stages[1].pixel),
+            read.move.eq(moves[1]),
+            rise.eq(stages[2].pixel - before[0][0]),
+            fall.eq(before[0][0] - stages[2].pixel),
             newest.eq(Mux(fires, pixel, before[1][0])),
             after[0].eq(newest),
-            write.addr.eq(stages[2].row),
+            write.addr.eq(stages[3].row),
             write.data.eq(after),
             write.en.eq(compared & moves_on),
         ]
@@ -186,18 +197,15 @@ class DeltaEncoder(wiring.Component):
                 stages[0].place.x.eq(x),
                 stages[0].place.channel.eq(channel),
             ]
-        with m.If(moves[1]):
-            m.d.sync += [
-                valid[1].eq(valid[0]),
-                stages[1].eq(stages[0]),
-                before[0].eq(Mux(first_frame, 0, read.data)),
-            ]
+        for i in range(1, 4):
+            with m.If(moves[i]):
+                m.d.sync += [valid[i].eq(valid[i - 1]), stages[i].eq(stages[i - 1])]
         with m.If(moves[2]):
+            m.d.sync += before[0].eq(Mux(first_frame, 0, read.data))
+        with m.If(moves[3]):
             m.d.sync += [
-                valid[2].eq(valid[1]),
-                stages[2].eq(stages[1]),
                 before[1].eq(before[0]),
-                fires.eq(~stages[1].same & ((rise > self.threshold) | (fall > self.threshold))),
+                fires.eq(~stages[2].same & ((rise > self.threshold) | (fall > self.threshold))),
             ]
 
         # A row is quiet when its next frame brings no event from the frames before.
@@ -213,15 +221,16 @@ class DeltaEncoder(wiring.Component):
                 ).any()
             ),
         ]
-        m.d.comb += [
-            quiet_write.addr.eq(notice_y),
-            quiet_write.data.eq(~(moving | row_moved)),
-            quiet_write.en.eq(noticed & notice_end),
-        ]
+        for quiet_write in quiet_writes:
+            m.d.comb += [
+                quiet_write.addr.eq(notice_y),
+                quiet_write.data.eq(~(moving | row_moved)),
+                quiet_write.en.eq(noticed & notice_end),
+            ]
         with m.If(noticed):
             m.d.sync += row_moved.eq(~notice_end & (row_moved | moving))
 
-        # Stage 4: the changes of this pixel in all stacked frames, one event a cycle.
+        # Stage 5: the changes of this pixel in all stacked frames, one event a cycle.
         changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
         pending = Signal(c.stack)
         others = Signal(c.stack)

@@ -25,7 +25,7 @@ from .interfaces import LoadSignature, answer_bits, command_stream, row_layout
 
 __all__ = ["ANSWER_LATENCY", "READ_CYCLES", "HostPort"]
 
-ANSWER_LATENCY = 6  # cycles from a row on the load bus to the answer
+ANSWER_LATENCY = 7  # cycles from a row on the load bus to the answer
 READ_CYCLES = ANSWER_LATENCY + 5  # from the acceptance of a read to that of the next command
 
 

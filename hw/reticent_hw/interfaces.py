@@ -140,8 +140,7 @@ class ScanSignature(wiring.Signature):
     With `valid`, the lane reads the neuron at `row` (parameters at `channel`); `SCAN_LATENCY`
     cycles later it answers on `fired` and `change`, and has stored the new `sent`; `last_row` and
     `last_column` say where the position lies on its map. With `initialise` instead, the neuron is
-    set to its bias one cycle later. Without either, the row is read and visible on the lane's
-    `state` two cycles later.
+    set to its bias. Without either, the row is read and visible on the lane's `state`.
     """
 
     def __init__(self, config: BuildConfig):

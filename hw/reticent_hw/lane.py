@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from amaranth import *
-from amaranth.lib import data, fifo, memory, wiring
+from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from reticent.arithmetic import DELTA_BITS, activation_range
@@ -18,7 +18,7 @@ from .interfaces import (
     range_layout,
     row_layout,
 )
-from .memory import LoadedMemory
+from .memory import READ_LATENCY, DeepMemory, LoadedMemory
 
 __all__ = [
     "OFFER_LATENCY",
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 REQUANTISE_LATENCY = 6  # cycles from a neuron to `fired`
-SCAN_LATENCY = REQUANTISE_LATENCY + 2  # cycles from ScanSignature.valid to `fired`
-STATE_LATENCY = 3  # cycles from ScanSignature.row to `state`
-OFFER_LATENCY = 4  # cycles from an offer until the range is in the FIFO
+SCAN_LATENCY = 1 + READ_LATENCY + REQUANTISE_LATENCY  # cycles from ScanSignature.valid to `fired`
+STATE_LATENCY = 2 + READ_LATENCY  # cycles from ScanSignature.row to `state`
+OFFER_LATENCY = 3 + READ_LATENCY  # cycles from an offer until the range is in the FIFO
 ROOM_LATENCY = 1  # cycles from the FIFO's level to `room`
 TARGET_LATENCY = 2  # cycles from a change of `target` to a true `finished`
 SCAN_AFTER = 3  # cycles from `finished` to the earliest scan
@@ -156,7 +156,7 @@ class Lane(wiring.Component):
     state : row that was at `scan.row` `STATE_LATENCY` cycles ago
     answer : what this lane holds in the row that the load bus names, zero where the row is not in
         this lane; without `go`, and when `range.first` (of all buses), `scan.row` and
-        `scan.channel` are the row for the four cycles before
+        `scan.channel` are the row for the five cycles before
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
     layer : parity of the layer that it belongs to
     busy : ranges or multiplications were in flight one cycle ago; an offer is seen two cycles later
@@ -224,8 +224,7 @@ class Lane(wiring.Component):
         weights = loaded("weights", Space.WEIGHT, c.weight_depth)
         channels = loaded("channels", Space.CHANNEL, c.channel_depth)
 
-        # Look the ranges up; keep those that hold a weight. Memory answers late, so its answer is
-        # registered before anything depends on it.
+        # Look the ranges up; keep those that hold a weight.
         waiting = data.StructLayout(
             {
                 "cursor": unsigned(c.weight_address_bits),
@@ -244,8 +243,10 @@ class Lane(wiring.Component):
             m.submodules[f"fifo{suffix}"] = queue = fifo.SyncFIFO(
                 width=Shape.cast(waiting).width, depth=c.fifo_depth
             )
-            steps = [Signal(name=f"looked_up{suffix}_{j}") for j in range(2)]
-            asked = Signal(range_layout(c), name=f"asked{suffix}")
+            steps = Signal(READ_LATENCY + 1, name=f"looked_up{suffix}")
+            asked = [
+                Signal(range_layout(c), name=f"asked{suffix}_{j}") for j in range(READ_LATENCY)
+            ]
             found, entry, head = (
                 Signal(waiting, name=f"{n}{suffix}") for n in ("found", "entry", "head")
             )
@@ -256,27 +257,27 @@ class Lane(wiring.Component):
                 entry.eq(found),
                 entry.single.eq(found.cursor + 1 == found.end),
                 queue.w_data.eq(entry),
-                queue.w_en.eq(steps[1] & (found.cursor != found.end)),
+                queue.w_en.eq(steps[-1] & (found.cursor != found.end)),
                 head.eq(queue.r_data),
             ]
             m.d.sync += [
-                steps[0].eq(offers[i]),
-                steps[1].eq(steps[0]),
-                asked.eq(offered),
+                steps.eq(Cat(offers[i], steps)),
+                asked[0].eq(offered),
+                *(later.eq(earlier) for earlier, later in pairwise(asked)),
                 found.cursor.eq(first.data.start),
                 found.end.eq(end.data.start),
-                found.base.eq(asked.base),
-                found.delta.eq(asked.delta),
-                found.layer.eq(asked.layer),
+                found.base.eq(asked[-1].base),
+                found.delta.eq(asked[-1].delta),
+                found.layer.eq(asked[-1].layer),
                 self.room[i].eq(queue.level <= c.fifo_depth - c.fifo_margin),
             ]
             queues.append(queue)
             heads.append(head)
             starts.append(found.cursor)
-            looked_up += [offers[i], *steps]
+            looked_up += [offers[i], steps]
             entering += [
                 (offers[i], offered.layer),
-                (steps[0], asked.layer),
+                *((steps[j], asked[j].layer) for j in range(READ_LATENCY)),
                 (queue.w_en, found.layer),
             ]
 
@@ -323,17 +324,16 @@ class Lane(wiring.Component):
                                 turn.eq((i + 1) % c.streams),
                             ]
 
-        # Multiply: memory answers a cycle after the fetch. Its blocks are far apart and slow, so
-        # the answer is registered before anything depends on it.
+        # Multiply: a weight is `answered` READ_LATENCY cycles after its fetch.
         fetched, _, ready, loaded_row, multiplied, summed = stages = [
             Signal(name=n)
             for n in ("fetched", "answered", "ready", "loaded_row", "multiplied", "summed")
         ]
         layers = [Signal(name=f"layer_{name}") for name in range(len(stages))]
-        _, _, ready_layer, loaded_layer, _, summed_layer = layers
+        _, _, ready_layer, _, multiplied_layer, summed_layer = layers
         bases = [Signal(c.base_bits, name=f"base_{i}") for i in range(2)]
         deltas = [Signal(signed(DELTA_BITS), name=f"delta_{i}") for i in range(2)]
-        stored = Signal.like(weight.data)
+        stored = weight.data
         row = Signal(c.state_address_bits)
         factor, change = Signal.like(deltas[0]), Signal.like(deltas[0])
         products = [Signal(signed(c.weight_bits + DELTA_BITS), name=f"product_{i}") for i in (0, 1)]
@@ -346,7 +346,6 @@ class Lane(wiring.Component):
             bases[1].eq(bases[0]),
             deltas[0].eq(current.delta),
             deltas[1].eq(deltas[0]),
-            stored.eq(weight.data),
             row.eq(bases[1] - stored.relative),
             factor.eq(stored.weight),
             change.eq(deltas[1]),
@@ -354,17 +353,15 @@ class Lane(wiring.Component):
             products[1].eq(products[0]),
         ]
 
-        # Accumulate. A row is read while it is `ready`, in a register when `multiplied`, written
-        # when `summed`: the three rows ahead may not be in memory yet, so their sums are forwarded.
+        # Accumulate. A row is asked for while it is `ready`, here when `multiplied`, written when
+        # `summed`: the three rows ahead may not be in memory yet, so their sums are forwarded.
         sums = [Signal(signed(c.accumulator_bits), name=f"sum_{i}") for i in range(3)]
         rows = [Signal(c.state_address_bits, name=f"row_{i}") for i in range(3)]
         same = [Signal(name=f"same_{i}") for i in range(3)]
         near = [Signal(name=f"near_{i}") for i in range(3)]
-        read_row, old = (
-            Signal(row_layout(c, Space.STATE_EVEN), name=n) for n in ("read_row", "old")
-        )
+        old = Signal(row_layout(c, Space.STATE_EVEN))
         operand = Signal(signed(c.accumulator_bits))
-        written_sent = Signal(8)
+        sents = [Signal(8, name=f"sent_{i}") for i in range(3)]
         behind_valid = (loaded_row, multiplied, summed)
         m.d.comb += operand.eq(
             Mux(same[0], sums[0], Mux(same[1], sums[1], Mux(same[2], sums[2], old.acc)))
@@ -377,10 +374,11 @@ class Lane(wiring.Component):
                 for i in range(3)
             ),
             *(same[i].eq(near[i]) for i in range(3)),
-            old.eq(read_row),
             sums[0].eq(operand + products[1]),
             *(later.eq(earlier) for earlier, later in pairwise(sums)),
-            written_sent.eq(old.sent),
+            # Its memory is written while it is read, so what it reads is anything.
+            sents[0].eq(Mux(same[2], sents[2], old.sent)),
+            *(later.eq(earlier) for earlier, later in pairwise(sents)),
         ]
 
         # A scan reads its row SCAN_AFTER + 1 cycles after `finished`, or later: so sums whose
@@ -398,25 +396,28 @@ class Lane(wiring.Component):
         m.submodules.requantiser = requantiser = Requantiser(c)
         channel = channels.read_port()
         scanned = Signal(row_layout(c, Space.STATE_EVEN))
-        scanned_valid = Signal()
-        initialise, last_row, last_column, missing = (
-            Signal(name=n) for n in ("initialise", "last_row", "last_column", "missing")
+        flags = data.StructLayout(
+            dict.fromkeys(("valid", "initialise", "last_row", "last_column"), 1)
         )
+        reading = [Signal(flags, name=f"reading_{i}") for i in range(READ_LATENCY)]
+        seen = reading[-1]  # of the row that is `scanned`
+        missing = Signal()
         behind = [
             Signal(
                 data.StructLayout({"row": row.shape(), "acc": scanned.acc.shape()}),
                 name=f"behind_{i}",
             )
-            for i in range(REQUANTISE_LATENCY + 1)
+            for i in range(READ_LATENCY + REQUANTISE_LATENCY)
         ]
         m.d.comb += [
             channel.addr.eq(scan.channel),
-            requantiser.valid.eq(scanned_valid),
+            requantiser.valid.eq(seen.valid),
             requantiser.acc.eq(scanned.acc),
             requantiser.sent.eq(scanned.sent),
             # A neuron that the map does not have stays at zero, hence silent.
             missing.eq(
-                (last_row & channel.data.short_rows) | (last_column & channel.data.short_columns)
+                (seen.last_row & channel.data.short_rows)
+                | (seen.last_column & channel.data.short_columns)
             ),
             requantiser.multiplier.eq(Mux(missing, 0, channel.data.multiplier)),
             *(
@@ -427,25 +428,23 @@ class Lane(wiring.Component):
             self.change.eq(requantiser.change),
         ]
         m.d.sync += [
-            scanned_valid.eq(scan.valid),
-            initialise.eq(scan.initialise),
-            last_row.eq(scan.last_row),
-            last_column.eq(scan.last_column),
+            *(reading[0][n].eq(getattr(scan, n)) for n in flags.members),
+            *(later.eq(earlier) for earlier, later in pairwise(reading)),
             self.state.eq(scanned),
             behind[0].row.eq(scan.row),
-            behind[1].row.eq(behind[0].row),
-            behind[1].acc.eq(scanned.acc),
-            *(later.eq(earlier) for earlier, later in pairwise(behind[1:])),
+            *(later.row.eq(earlier.row) for earlier, later in pairwise(behind)),
+            behind[READ_LATENCY].acc.eq(scanned.acc),
+            *(later.acc.eq(earlier.acc) for earlier, later in pairwise(behind[READ_LATENCY:])),
         ]
 
         # Who has which state memory: work on the layer that it belongs to, else the scan.
         for parity, depth in enumerate((c.state_depth_even, c.state_depth_odd)):
             name = ("even", "odd")[parity]
-            state = memory.Memory(shape=row_layout(c, Space.STATE_EVEN), depth=depth, init=[])
+            state = DeepMemory(shape=row_layout(c, Space.STATE_EVEN), depth=depth)
             m.submodules[f"state_{name}"] = state
             read, write = state.read_port(), state.write_port()
-            with m.If(loaded_layer == parity):
-                m.d.comb += read_row.eq(read.data)
+            with m.If(multiplied_layer == parity):
+                m.d.comb += old.eq(read.data)
             with m.If(ready & (ready_layer == parity)):
                 m.d.comb += read.addr.eq(row)
             with m.Else():
@@ -458,9 +457,9 @@ class Lane(wiring.Component):
                     write.data.sent.eq(requantiser.activation),
                     write.en.eq(self.fired),
                 ]
-                with m.If(initialise):
+                with m.If(seen.initialise):
                     m.d.comb += [
-                        write.addr.eq(behind[0].row),
+                        write.addr.eq(behind[READ_LATENCY - 1].row),
                         write.data.acc.eq(channel.data.bias),
                         write.data.sent.eq(0),
                         write.en.eq(1),
@@ -469,7 +468,7 @@ class Lane(wiring.Component):
                 m.d.comb += [
                     write.addr.eq(rows[2]),
                     write.data.acc.eq(sums[0]),
-                    write.data.sent.eq(written_sent),
+                    write.data.sent.eq(sents[0]),
                     write.en.eq(1),
                 ]
 

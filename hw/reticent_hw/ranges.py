@@ -64,7 +64,7 @@ class RangeGenerator(wiring.Component):
         valid = [Signal(name=f"valid_{i}") for i in range(5)]
         free = [Signal(name=f"free_{i}") for i in range(5)]
         for i in range(4):
-            m.d.comb += free[i].eq(~valid[i] | free[i + 1])
+            m.d.comb += free[i].eq(~Cat(valid[i:4]).all() | free[4])
             with m.If(free[i + 1]):
                 m.d.sync += valid[i + 1].eq(valid[i])
 

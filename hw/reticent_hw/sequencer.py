@@ -179,8 +179,12 @@ class Sequencer(wiring.Component):
             m.d.sync += [parity.eq(layer_parity), self.parity.eq(layer_parity)]
 
         with m.FSM(name="ctrl"):
+            # Long enough for the layer before: its last neuron is on its way.
             with m.State("INIT_FETCH"):
-                m.next = "INIT_LATCH"
+                m.d.sync += wait.eq(1)
+                with m.If(wait == 1):
+                    m.d.sync += wait.eq(0)
+                    m.next = "INIT_LATCH"
 
             with m.State("INIT_LATCH"):
                 m.d.sync += [

@@ -7,7 +7,7 @@ __all__ = ["SMALL"]
 
 SMALL = BuildConfig(
     lanes=2,
-    fifo_depth=10,
+    fifo_depth=11,
     queue_depth=64,
     stack=3,
     frame_depth=256,

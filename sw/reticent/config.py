@@ -53,7 +53,7 @@ class BuildConfig:
         limits = {
             "lanes": (1, 64),
             "streams": (1, 8),
-            "fifo_depth": (10, 1024),
+            "fifo_depth": (11, 1024),
             "queue_depth": (16, 65536),
             "stack": (1, 8),
             "frame_depth": (1, 65536),
@@ -127,7 +127,7 @@ class BuildConfig:
     def fifo_margin(self) -> int:
         """Free places below which a lane's FIFO has no room: ranges that may be on their way when
         that is known, and one more."""
-        return 8
+        return 9
 
     @property
     def weight_address_bits(self) -> int:

@@ -36,17 +36,18 @@ Bits = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 
 # Latencies of the gateware, in cycles unless stated.
-PIXEL_STAGES = 3  # of the encoder, from taking a pixel until it is compared
+PIXEL_STAGES = 4  # of the encoder, from taking a pixel until it is compared
 QUEUE_LATENCY = 2  # from a push into the event queue until the event may leave it
 QUEUE_MARGIN = 3  # free places below which the event queue takes no more
 STAGES = 5  # of a range generator
 EMPTY_ENDS = 3  # the stage that an event which reaches nothing does not enter
-BROADCAST = 5  # from the offer of a range until it is in the lanes' FIFOs
+BROADCAST = 6  # from the offer of a range until it is in the lanes' FIFOs
 ROOM = 3  # from the FIFOs' levels to the generators
 SCAN_START = 4  # from the start of a pass to its first group
-SCAN_LATENCY = 12  # from the issue of a group to its answer: addressing and the lanes' pass
+SCAN_LATENCY = 13  # from the issue of a group to its answer: addressing and the lanes' pass
 GROUPS = 32  # groups under examination or waiting for a serialiser
 FINISHES = 5  # from the last fetch of a layer until the lane may be examined
+EMPTIES = 3  # the same from the last arrival of a range, where it holds no weight of the lane
 GO = 1  # from the start of phase 0 until lanes may fetch
 KNOWN = 3  # until it is known that a lane is at work
 PIPELINE = 6 + KNOWN  # from the last fetch of a lane until it is known to be idle
@@ -143,10 +144,10 @@ LOCAL = 12
 BEFORE, PHASE_TAPS, FIRST, COUNT, _, START = range(6)
 # Of _Encoder.place: row and column of the next pixel, whether the row's events are counted; events
 # of the current pixel that are left and the first stacked frame that may hold one; when the last
-# pixel was taken, left stages 1, 2 and 3, and had its last event pushed; events pushed; and when
-# the next push is tried, NEVER after the last one.
+# pixel was taken, left stages 1 to 4, and had its last event pushed; events pushed; and when the
+# next push is tried, NEVER after the last one.
 ROW, COLUMN, COUNTED, REST, PLANE = range(5)
-TAKEN, READ, DECIDED, COMPARED, FINISHED, PUSHED, NEXT_PUSH = range(5, 12)
+TAKEN, READ, ANSWERED, DECIDED, COMPARED, FINISHED, PUSHED, NEXT_PUSH = range(5, 13)
 # Of _Encoder.queues: events that left, when the last one did, and the one before it; its depth.
 POPPED, LAST_POP, POP_BEFORE, DEPTH = range(4)
 # Of _Generators.now: which stages hold an event (bit i: stage i), which of those an event that
@@ -168,8 +169,8 @@ FREE, TURN = range(2)
 # lane, and the range that it must take.
 SINCE, UNTIL, LANE, TAKES = range(4)
 # Of _Scanner.walk: when it begins, groups, the next one, its lap; how many times lanes joined and
-# left, how many lanes have not joined, and when the next of them finishes.
-BEGINS, NUMBER, GROUP, LAP, JOINED, PARTED, MISSING, NEXT_FINISH = range(8)
+# left, how many lanes have not joined, when the next of them finishes, and before when none does.
+BEGINS, NUMBER, GROUP, LAP, JOINED, PARTED, MISSING, NEXT_FINISH, EARLIEST = range(9)
 # Of _Scanner.serialisers: groups under way or waiting, whether another one may be issued; groups
 # that entered and left `waiting`, whether one left in this cycle; the group that is sent.
 OUTSTANDING, CREDIT, ENTERED, LEFT, LEAVES, CURRENT = range(6)
@@ -208,8 +209,9 @@ def _index(bit: Any) -> int:
 def _pixel(p: Any) -> None:
     """A pixel goes through the encoder: it moves on when the stage ahead is free."""
     p[TAKEN] = max(p[TAKEN] + 1, p[READ])
-    p[READ] = max(p[TAKEN] + 1, p[DECIDED])
-    p[DECIDED] = max(p[READ] + 1, p[COMPARED])
+    p[READ] = max(p[TAKEN] + 1, p[ANSWERED])
+    p[ANSWERED] = max(p[READ] + 1, p[DECIDED])
+    p[DECIDED] = max(p[ANSWERED] + 1, p[COMPARED])
     p[COMPARED] = max(p[DECIDED] + 1, p[FINISHED])
     p[FINISHED] = p[COMPARED]
 
@@ -223,6 +225,7 @@ def _quiet_pixels(p: Any, number: int) -> None:
     rest = number - few
     p[TAKEN] += rest
     p[READ] += rest
+    p[ANSWERED] += rest
     p[DECIDED] += rest
     p[COMPARED] += rest
     p[FINISHED] += rest
@@ -762,9 +765,10 @@ def _latest(until: Any) -> int:
 @kernel
 def _begin_pass(
     t: int, source: Any, everything: bool, first: int, fired: Any, words: Any, neurons: Any,
-    marks: Any, scanner: Any,
+    marks: Any, arrived: int, scanner: Any,
 ) -> None:  # fmt: skip
     """List the groups of a pass over `source` that begins at t, and which of their neurons fire.
+    The last range has or will have `arrived`.
 
     Its neurons are those from `first` on, eight to a word of `words`. A neuron that fires lies at a
     position that is examined.
@@ -794,6 +798,7 @@ def _begin_pass(
     walk[:] = 0
     walk[BEGINS], walk[NUMBER] = t + SCAN_START, number
     walk[MISSING], walk[NEXT_FINISH] = len(scanner.finish), -NEVER
+    walk[EARLIEST] = arrived + EMPTIES
 
 
 @inlined
@@ -816,7 +821,7 @@ def _join(t: int, until: Any, scanner: Any) -> Any:
     if walk[NEXT_FINISH] == -NEVER:
         # No range of the new layer has come yet.
         for lane in range(len(finish)):
-            finish[lane] = until[lane] + FINISHES
+            finish[lane] = max(until[lane] + FINISHES, walk[EARLIEST])
     joiners, soonest = NONE, NEVER
     for lane in range(len(finish)):
         if finish[lane] <= t:
@@ -1069,7 +1074,7 @@ def _frame(
             begin, end = tables.offsets[phase], tables.offsets[phase + 1]
             _begin_pass(
                 t + 1, source, everything, begin, encoder.fired, words[begin // 8 : end // 8],
-                tables.neurons, marks, scanner,
+                tables.neurons, marks, count[LAST_ARRIVAL], scanner,
             )  # fmt: skip
             marks = generators.marks[phase & 1]
             marks[:] = 0
@@ -1207,7 +1212,7 @@ class CycleModel:
             groups=ints(groups, 3),
             ranks=ints(rows * columns),
             fires=np.zeros(groups, np.uint64),
-            walk=np.zeros(NEXT_FINISH + 1, np.int64),
+            walk=np.zeros(EARLIEST + 1, np.int64),
             finish=np.zeros(lanes, np.int64),
             joins=np.zeros((RING, 2), np.int64),
             joined=np.zeros(RING, np.uint64),

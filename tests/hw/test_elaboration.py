@@ -34,7 +34,7 @@ BLOCKS = [
 
 SMALLEST = BuildConfig(
     lanes=1,
-    fifo_depth=10,
+    fifo_depth=11,
     queue_depth=16,
     stack=1,
     frame_depth=1,

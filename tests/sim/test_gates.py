@@ -39,7 +39,7 @@ LIMITS = Limits(
 )
 BUILD = BuildConfig(
     lanes=1,
-    fifo_depth=10,
+    fifo_depth=11,
     queue_depth=16,
     stack=2,
     frame_depth=64,

@@ -21,7 +21,7 @@ def test_round_trip_through_json():
         ({"lanes": "16"}, "lanes is '16': give a whole number from 1 to 64"),
         ({"lanes": 65}, "lanes is 65"),
         ({"lanes": 0}, "lanes is 0"),
-        ({"fifo_depth": 9}, "fifo_depth is 9: give a whole number from 10 to 1024"),
+        ({"fifo_depth": 10}, "fifo_depth is 10: give a whole number from 11 to 1024"),
         ({"streams": 0}, "streams is 0: give a whole number from 1 to 8"),
         ({"streams": 9}, "streams is 9"),
         ({"lanes": 6, "streams": 4}, "4 streams do not divide 6 lanes: give a number of streams"),
