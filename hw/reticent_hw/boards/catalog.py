@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,21 +14,35 @@ from amaranth_boards.resources import UARTResource
 from reticent.boards import Board
 from reticent.presets import BoardPreset, find_preset
 
+from . import netlist
 from .memories import ShapedMemories
 from .shared import SharedModules
 
 __all__ = ["Target", "target"]
 
 
-class _Ulx3s(SharedModules, ShapedMemories, ulx3s.ULX3S_85F_Platform):
+class _OpenEcp5(SharedModules, ShapedMemories):
+    """The open tools' commands, with our step between synthesis and place and route."""
+
+    @property
+    def command_templates(self):
+        synthesis, *rest = super().command_templates
+        return [
+            synthesis,
+            f"{shlex.quote(sys.executable)} -m {netlist.__name__} {{{{name}}}}.json",
+            *rest,
+        ]
+
+
+class _Ulx3s(_OpenEcp5, ulx3s.ULX3S_85F_Platform):
     pass
 
 
-class _Ecpix5(SharedModules, ShapedMemories, ecpix5.ECPIX585Platform):
+class _Ecpix5(_OpenEcp5, ecpix5.ECPIX585Platform):
     pass
 
 
-class _OrangeCrab(SharedModules, ShapedMemories, orangecrab_r0_2.OrangeCrabR0_2_85FPlatform):
+class _OrangeCrab(_OpenEcp5, orangecrab_r0_2.OrangeCrabR0_2_85FPlatform):
     # Its USB socket is wired to the FPGA itself: the serial port is on the pins 0 (RX) and 1 (TX).
     resources = [  # noqa: RUF012 as in the class that it extends
         *orangecrab_r0_2.OrangeCrabR0_2_85FPlatform.resources,

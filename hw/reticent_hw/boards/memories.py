@@ -7,10 +7,14 @@ from amaranth.lib import memory
 
 from reticent import boards
 
+from ..memory import DeepMemory, DeepReadPort
 from .shapes import Cut, Device, MemoryShape, Plan, plan
 
-__all__ = ["ShapedMemories", "memories_of"]
+__all__ = ["DEEP_PIECE", "ShapedMemories", "memories_of"]
 
+# Names of the parts of deep memories begin so: what they give for a row while it is written does
+# not matter, so that no logic need make up for blocks which promise nothing.
+DEEP_PIECE = "deep_piece"
 BLOCK, LUTS = {"ram_style": "block"}, {"ram_style": "distributed"}
 
 
@@ -34,6 +38,9 @@ class _Collector:
     def get_memory(self, rows: memory.Memory) -> Elaboratable:
         self.found.append(shape_of(rows))
         return Module()
+
+    def get_deep_memory(self, deep: DeepMemory) -> Elaboratable:
+        return self.get_memory(deep.rows)
 
 
 def memories_of(design: Elaboratable) -> list[MemoryShape]:
@@ -62,16 +69,24 @@ class ShapedMemories:
             return rows.elaborate(None)
         return ShapedMemory(rows, self.plan.cuts[shape])
 
+    def get_deep_memory(self, deep: DeepMemory) -> Elaboratable:
+        """The hook for memories whose answers are registered."""
+        return ShapedMemory(deep.rows, self.plan.cuts[shape_of(deep.rows)], deep.reads)
+
 
 class ShapedMemory(Elaboratable):
     """A memory cut into blocks and LUT memory.
+
+    With `deep` reads, each piece has a register behind it, so that nothing but a wire lies between
+    a block and its register.
 
     With two read ports, a block's one port serves the write and the first read port: the row that
     is written is the row that it reads, so the first port must not be used while rows are written.
     """
 
-    def __init__(self, rows: memory.Memory, cut: Cut):
-        self._rows, self._cut = rows, cut
+    def __init__(self, rows: memory.Memory, cut: Cut, deep: Sequence[DeepReadPort] = ()):
+        self._rows, self._cut, self._deep = rows, cut, deep
+        self._name = DEEP_PIECE if deep else "piece"
 
     def elaborate(self, platform):
         m = Module()
@@ -93,15 +108,20 @@ class ShapedMemory(Elaboratable):
             pieces.append((cut.rows, rows.depth - cut.rows, 0, bits, False))
 
         answers = [Signal(bits, name=f"read_{i}") for i in range(len(reads))]
-        for port, answer in zip(reads, answers, strict=True):
+        for port, answer in zip(self._deep or reads, answers, strict=True):
             m.d.comb += Value.cast(port.data).eq(answer)
-        # Which rows were asked for decides, a cycle later, whose answer counts.
+        # Which row was asked for decides, when the pieces answer, whose answer counts.
         asked = [Signal.like(port.addr, name=f"asked_{i}") for i, port in enumerate(reads)]
         for port, kept in zip(reads, asked, strict=True):
             with m.If(port.en):
                 m.d.sync += kept.eq(port.addr)
+        for i, port in enumerate(self._deep):
+            later = Signal.like(asked[i], name=f"asked_before_{i}")
+            with m.If(port.move):
+                m.d.sync += later.eq(asked[i])
+            asked[i] = later
         for number, (first, count, low, width, block) in enumerate(pieces):
-            m.submodules[f"piece_{number}"] = piece = memory.Memory(
+            m.submodules[f"{self._name}_{number}"] = piece = memory.Memory(
                 shape=width, depth=max(2, count), init=[], attrs=dict(BLOCK if block else LUTS)
             )
             whole = first == 0 and count == rows.depth
@@ -113,9 +133,7 @@ class ShapedMemory(Elaboratable):
             put = piece.write_port()
             gets = [piece.read_port()]
             if len(reads) == 2:
-                # Blocks of some devices cannot promise the old row to their other port; this one
-                # never looks at a row that is being written.
-                gets.append(piece.read_port(transparent_for=(put,) if block else ()))
+                gets.append(piece.read_port())
             m.d.comb += [
                 put.addr.eq(write.addr - first),
                 put.data.eq(written[low : low + width]),
@@ -130,7 +148,12 @@ class ShapedMemory(Elaboratable):
                     gets[0].addr.eq(together),
                     gets[0].en.eq(reads[0].en | write.en),
                 ]
-            for get, answer, kept in zip(gets, answers, asked, strict=True):
+            shown = [get.data for get in gets]
+            for i, port in enumerate(self._deep):
+                shown[i] = Signal(width, name=f"shown_{number}_{i}", reset_less=True)
+                with m.If(port.move):
+                    m.d.sync += shown[i].eq(gets[i].data)
+            for show, answer, kept in zip(shown, answers, asked, strict=True):
                 with m.If(here(kept)):
-                    m.d.comb += answer[low : low + width].eq(get.data)
+                    m.d.comb += answer[low : low + width].eq(show)
         return m

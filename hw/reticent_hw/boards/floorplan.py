@@ -1,0 +1,76 @@
+"""Where the block memories of a netlist for an ECP5-85F go.
+
+Block memories lie in four rows across the device. A placer that moves them one by one takes lanes
+apart, for each has a dozen, and wires become long. So each lane gets neighbouring blocks, lanes lie
+in a grid of four rows, and what they share lies in the middle. The placer then puts the logic of
+a lane around its blocks by itself.
+"""
+
+import re
+from collections import defaultdict
+from typing import Any
+
+__all__ = ["place_blocks"]
+
+BLOCK = "DP16KD"
+# Of the LFE5U-85F and LFE5UM5G-85F: as nextpnr names them, a block is X<column>/Y<row>/EBR<0 to 3>,
+# counted along its row.
+ROWS = (22, 46, 70, 82)
+COLUMNS = (
+    *range(4, 11, 2), *range(13, 20, 2), *range(22, 29, 2), *range(31, 38, 2), *range(40, 47, 2),
+    *range(49, 56, 2), *range(58, 65, 2), *range(69, 76, 2), *range(78, 85, 2), *range(87, 94, 2),
+    *range(96, 103, 2), *range(105, 112, 2), *range(114, 121, 2),
+)  # fmt: skip
+CENTRAL = ROWS[1:3]  # rows next to the middle of the device
+KINDS = ("weights", "pointers", "state_even", "state_odd", "channels")  # side by side in a lane
+LANE = re.compile(r"\bcore\.lane_(\d+)\.")
+
+
+def _site(row: int, place: int) -> str:
+    """nextpnr's name of a block."""
+    return f"X{COLUMNS[place]}/Y{row}/EBR{place % 4}"
+
+
+def _kind(name: str) -> int:
+    """Order of a block within its lane."""
+    return next((i for i, kind in enumerate(KINDS) if f".{kind}" in name), len(KINDS))
+
+
+def place_blocks(module: dict[str, Any]) -> int:
+    """Give every block memory of a module a place; how many have one.
+
+    Where the lanes do not fit side by side, no block is given one.
+    """
+    lanes: dict[int, list[str]] = defaultdict(list)
+    shared = []
+    for name, cell in module["cells"].items():
+        if cell["type"] == BLOCK:
+            lane = LANE.search(name)
+            (lanes[int(lane[1])] if lane else shared).append(name)
+    width = max(map(len, lanes.values()), default=0)
+    in_a_row = -(-len(lanes) // len(ROWS))
+    spare = len(COLUMNS) - in_a_row * width
+    if spare < 0 or len(ROWS) * len(COLUMNS) < sum(map(len, lanes.values())) + len(shared):
+        return 0
+
+    free = {(row, place) for row in ROWS for place in range(len(COLUMNS))}
+
+    def put(name: str, row: int, place: int) -> None:
+        free.remove((row, place))
+        module["cells"][name]["attributes"]["BEL"] = _site(row, place)
+
+    for number, lane in enumerate(sorted(lanes)):
+        row, at = ROWS[number // in_a_row], number % in_a_row
+        if row in CENTRAL:
+            gaps = spare if at >= (in_a_row + 1) // 2 else 0  # the middle is for what is shared
+        else:
+            gaps = spare * (2 * at + 1) // (2 * in_a_row)
+        for i, name in enumerate(sorted(lanes[lane], key=lambda name: (_kind(name), name))):
+            put(name, row, at * width + gaps + i)
+    middle = (len(COLUMNS) - 1) / 2
+    nearest = sorted(
+        free, key=lambda site: (site[0] not in CENTRAL, abs(site[1] - middle), site[0])
+    )
+    for name, (row, place) in zip(sorted(shared), nearest, strict=False):
+        put(name, row, place)
+    return sum(map(len, lanes.values())) + len(shared)
