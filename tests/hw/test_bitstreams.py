@@ -24,6 +24,7 @@ from reticent_hw.boards.fit import fit
 from reticent_hw.boards.memories import ShapedMemories, memories_of
 from reticent_hw.boards.report import cell_counts, ecp5_report, series7_cells, series7_clocks
 from reticent_hw.boards.shapes import Cut, Device, MemoryShape, plan
+from reticent_hw.memory import DeepMemory
 
 ECP5 = find_board("ulx3s").device
 LARGE = Device.of(ECP5)
@@ -141,6 +142,60 @@ def test_a_cut_memory_is_that_memory(name):
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_cut_memory_with_registers_is_that_memory(name):
+    """The same for deep memories, whose registers are held back, too."""
+    rows, bits, reads, cut = CUTS[name]
+    m = Module()
+    ports = []
+    platform = Platform()
+    platform.plan = plan(narrow(0), [])
+    platform.plan.cuts[MemoryShape(rows, bits, reads)] = cut
+    for shaped in (False, True):
+        deep = DeepMemory(shape=bits, depth=rows)
+        ports.append((deep.write_port(), [deep.read_port() for _ in range(reads)]))
+        m.submodules += deep.elaborate(platform if shaped else None)
+        deep._MustUse__used = deep.rows._MustUse__used = True
+    rng = np.random.default_rng(len(name))
+    shown = 0
+
+    async def bench(ctx):
+        nonlocal shown
+        known = [[False, False] for _ in range(reads)]  # whether memory, register hold a row
+        for _ in range(4000):
+            writing = rng.random() < 0.3
+            where, what = int(rng.integers(rows)), int(rng.integers(1 << bits))
+            asked = [(int(rng.integers(rows)), rng.random() < 0.8) for _ in range(reads)]
+            moves = rng.random(reads) < 0.8
+            for write, gets in ports:
+                ctx.set(write.en, writing)
+                ctx.set(write.addr, where)
+                ctx.set(write.data, what)
+                for get, (row, enabled), move in zip(gets, asked, moves, strict=True):
+                    ctx.set(get.addr, row)
+                    ctx.set(get.en, enabled and not writing)
+                    ctx.set(get.move, bool(move))
+            await ctx.tick()
+            for i, (plain, other) in enumerate(zip(ports[0][1], ports[1][1], strict=True)):
+                memory_knows, register_knows = known[i]
+                if moves[i]:
+                    register_knows = memory_knows
+                if not writing and asked[i][1]:
+                    memory_knows = True
+                elif writing and reads == 2:
+                    memory_knows = False  # a write may change what the first of two ports shows
+                known[i] = memory_knows, register_knows
+                if register_knows:
+                    assert ctx.get(plain.data) == ctx.get(other.data)
+                    shown += 1
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert shown > 1000
 
 
 class TestBoards:

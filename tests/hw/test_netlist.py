@@ -1,0 +1,152 @@
+"""What is done to a netlist for ECP5 between synthesis and place and route."""
+
+import json
+
+import pytest
+
+from reticent_hw.boards.floorplan import ROWS, place_blocks
+from reticent_hw.boards.netlist import finish
+from reticent_hw.boards.output_registers import absorb
+
+CLOCK, ENABLE = 2, 3
+
+
+def block(outputs, side="A"):
+    """A block memory that gives `outputs` (nets)."""
+    connections = {f"DO{side}{i}": [net] for i, net in enumerate(outputs)}
+    connections |= {f"CLK{side}": [CLOCK], f"OCE{side}": ["0"], f"AD{side}0": ["0"]}
+    return {
+        "type": "DP16KD",
+        "parameters": {"REGMODE_A": "NOREG", "REGMODE_B": "NOREG"},
+        "attributes": {},
+        "port_directions": {
+            name: "output" if name.startswith("DO") else "input" for name in connections
+        },
+        "connections": connections,
+    }
+
+
+def register(data, output, **nets):
+    """A register; `nets` are its clock, enable, reset where they are not the usual ones."""
+    enabled = "CE" in nets
+    connections = {"CLK": [CLOCK], "LSR": ["0"], "DI": [data], "Q": [output]}
+    connections |= {name: [net] for name, net in nets.items()}
+    return {
+        "type": "TRELLIS_FF",
+        # As Yosys writes it, with a space.
+        "parameters": {"CEMUX": "CE" if enabled else "1 ", "CLKMUX": "CLK"},
+        "attributes": {},
+        "port_directions": {n: "output" if n == "Q" else "input" for n in connections},
+        "connections": connections,
+    }
+
+
+def gate(net):
+    return {
+        "type": "LUT4",
+        "parameters": {},
+        "attributes": {},
+        "port_directions": {"A": "input"},
+        "connections": {"A": [net]},
+    }
+
+
+def module(**cells):
+    return {"attributes": {"top": "00000001"}, "ports": {}, "netnames": {}, "cells": cells}
+
+
+class TestOutputRegisters:
+    def test_registers_move_into_the_block(self):
+        m = module(b=block([10, 11]), r0=register(10, 20), r1=register(11, 21), g=gate(20))
+        assert absorb(m) == 1
+        assert set(m["cells"]) == {"b", "g"}
+        b = m["cells"]["b"]
+        assert b["parameters"] == {"REGMODE_A": "OUTREG", "REGMODE_B": "NOREG"}
+        assert (b["connections"]["DOA0"], b["connections"]["DOA1"]) == ([20], [21])
+        assert b["connections"]["OCEA"] == ["1"]
+
+    def test_their_enable_becomes_the_block_s(self):
+        m = module(b=block([10], "B"), r=register(10, 20, CE=ENABLE))
+        assert absorb(m) == 1
+        assert m["cells"]["b"]["connections"]["OCEB"] == [ENABLE]
+
+    def test_bits_that_nobody_reads_do_not_matter(self):
+        assert absorb(module(b=block([10, 11]), r=register(10, 20))) == 1
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            {"r1": register(11, 21), "g": gate(10)},  # read in front of the register, too
+            {"g": gate(11)},  # a bit without a register
+            {"r1": register(11, 21, CE=ENABLE)},  # moves at other times
+            {"r1": register(11, 21, CLK=9)},
+            {"r1": register(11, 21, LSR=9)},  # is reset
+        ],
+    )
+    def test_otherwise_they_stay(self, others):
+        m = module(b=block([10, 11]), r0=register(10, 20), **others)
+        before = json.dumps(m)
+        assert absorb(m) == 0
+        assert json.dumps(m) == before
+
+    def test_an_output_of_the_design_stays(self):
+        m = module(b=block([10]), r=register(10, 20))
+        m["ports"] = {"o": {"direction": "output", "bits": [10]}}
+        assert absorb(m) == 0
+
+
+def lanes(count, blocks, shared):
+    cells = {
+        f"system.core.lane_{i}.parts.weights.deep_piece_{j}.0.0": block([])
+        for i in range(count)
+        for j in range(blocks)
+    }
+    return module(**cells, **{f"system.core.encoder.piece_{i}": block([]) for i in range(shared)})
+
+
+def places(m):
+    """Row and place on it, in columns of the device, by cell."""
+    found = {}
+    for name, cell in m["cells"].items():
+        x, y, _ = cell["attributes"]["BEL"].split("/")
+        found[name] = (int(y[1:]), int(x[1:]))
+    return found
+
+
+class TestPlaces:
+    @pytest.mark.parametrize(
+        ("count", "blocks", "shared"), [(16, 10, 20), (16, 13, 0), (4, 30, 7), (5, 9, 3)]
+    )
+    def test_every_block_has_its_own(self, count, blocks, shared):
+        m = lanes(count, blocks, shared)
+        assert place_blocks(m) == count * blocks + shared
+        found = places(m)
+        assert len(set(found.values())) == len(found)
+        for i in range(count):
+            own = [at for name, at in found.items() if f".lane_{i}." in name]
+            (row,) = {y for y, _ in own}
+            assert row in ROWS
+            low, high = min(x for _, x in own), max(x for _, x in own)
+            between = [n for n, (y, x) in found.items() if y == row and low <= x <= high]
+            assert all(f".lane_{i}." in name for name in between)
+
+    def test_what_is_shared_is_in_the_middle(self):
+        found = places(m) if place_blocks(m := lanes(16, 10, 20)) else {}
+        shared = [at for name, at in found.items() if "encoder" in name]
+        assert {y for y, _ in shared} == set(ROWS[1:3])
+        assert all(40 < x < 85 for _, x in shared)
+
+    def test_what_does_not_fit_is_left_to_the_placer(self):
+        m = lanes(16, 14, 0)
+        assert place_blocks(m) == 0
+        assert not any(cell["attributes"] for cell in m["cells"].values())
+
+
+def test_a_file_is_changed(tmp_path):
+    path = tmp_path / "n.json"
+    m = module(**{"core.lane_0.weights": block([10]), "r": register(10, 20)})
+    path.write_text(json.dumps({"modules": {"top": m, "LUT4": {"attributes": {}}}}))
+    finish(path)
+    (cell,) = json.loads(path.read_text())["modules"]["top"]["cells"].values()
+    assert cell["parameters"]["REGMODE_A"] == "OUTREG"
+    assert cell["attributes"]["BEL"].startswith("X")
