@@ -7,12 +7,11 @@ import os
 import pty
 import select
 import signal
-import sys
 import tty
 from collections.abc import Sequence
 from pathlib import Path
 
-from reticent.errors import ToolError, UserError
+from reticent.errors import CommandParser, UserError, ended_by_a_line
 from reticent.presets import PRESETS, find_preset
 
 from .board import SimBoard
@@ -53,7 +52,7 @@ def serve(board: SimBoard, master: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run until interrupted; the first line on stdout is the path of the serial port."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="board.py",
         description="Simulate a whole board, pins and all, behind a pseudo-terminal.",
         epilog=EXAMPLES,
@@ -62,8 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     names = ", ".join(PRESETS)
     parser.add_argument("--board", default="ulx3s", metavar="NAME", help=f"{names} (ulx3s)")
     parser.add_argument("--link", type=Path, metavar="PATH", help="make this a link to the port")
-    chosen = parser.parse_args(arguments)
-    try:
+    with ended_by_a_line(parser.prog) as ending:
+        chosen = parser.parse_args(arguments)
         hardware, preset = find_preset(chosen.board)
         board = SimBoard(
             preset.config,
@@ -71,30 +70,28 @@ def main(arguments: Sequence[str]) -> int:
             clock=hardware.clock_hz,
             baud=hardware.clock_hz // CYCLES_PER_BIT,
         )
-    except UserError as error:
-        print(f"board.py: {error}", file=sys.stderr)
-        return 2
-    except ToolError as error:
-        print(f"board.py: {error}", file=sys.stderr)
-        return 1
+        signal.signal(signal.SIGUSR1, lambda *_: board.reset())
+        try:
+            _offer(board, chosen.link)
+        finally:
+            board.close()
+    return ending.code
+
+
+def _offer(board: SimBoard, link: Path | None) -> None:
+    """Open a port for a board, say its path, and serve until interrupted."""
     # The slave side stays open here, so that drivers may come and go.
     master, slave = pty.openpty()
     tty.setraw(slave)
     path = os.ttyname(slave)
-    signal.signal(signal.SIGUSR1, lambda *_: board.reset())
     try:
-        if chosen.link:
-            chosen.link.unlink(missing_ok=True)
-            chosen.link.symlink_to(path)
+        if link:
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
         print(path, flush=True)
         serve(board, master)
-    except KeyboardInterrupt:
-        return 130
     except OSError as error:
-        print(f"board.py: {error.filename or path}: {error.strerror}", file=sys.stderr)
-        return 2
+        raise UserError(f"{error.filename or path}: {error.strerror}") from None
     finally:
-        if chosen.link:
-            chosen.link.unlink(missing_ok=True)
-        board.close()
-    return 0
+        if link:
+            link.unlink(missing_ok=True)

@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import signal
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -279,15 +277,17 @@ def test_an_interruption_keeps_what_was_learned(tmp_path):
     settings = PQN.changed({"frames": 10_000_000, "segment": 10_000_000})
     run = Run(tmp_path, settings, shape=tiny())
 
-    def interrupt():
-        time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+    advance = run.algorithm.advance
 
+    def interrupted(*, last):
+        progress = advance(last=last)
+        if not last:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return progress
+
+    run.algorithm.advance = interrupted
     before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
     assert run.train() is False
-    thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
     frames = run.learner.frames
     assert 0 < frames < settings.frames

@@ -8,17 +8,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ToolError, UserError
+from ..errors import INTERRUPTED, CommandParser, UserError, ended_by_a_line
 
 if TYPE_CHECKING:
     from .settings import Settings
     from .trainer import Status
 
 __all__ = ["lottery", "ship", "study", "train"]
-
-INTERRUPTED = 130
 
 TRAIN_EXAMPLES = """\
 examples:
@@ -59,15 +57,8 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line as all bad input is reported: on one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def _parser(program: str, description: str, examples: str) -> argparse.ArgumentParser:
-    return _Parser(
+    return CommandParser(
         prog=program,
         description=description,
         epilog=examples,
@@ -435,24 +426,10 @@ def _guarded(
     arguments: Sequence[str] | None,
     action: Callable[[argparse.Namespace], int],
 ) -> int:
-    """Parse and run; errors become one line and an exit code."""
+    """Parse and run; returns the exit code."""
     # Set before numpy and torch are imported: more threads collapse when anything else runs.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    try:
-        return action(parser.parse_args(arguments))
-    except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except ToolError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(
-            f"{parser.prog}: {error.name} is not installed: pip install 'reticent[train]'",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    with ended_by_a_line(parser.prog, extra="train") as ending:
+        ending.code = action(parser.parse_args(arguments))
+    return ending.code

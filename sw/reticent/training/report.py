@@ -39,6 +39,7 @@ PUBLISHED_FRAMES = 10_000_000  # with fewer a study is called a small one
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "out")
 DELTA = "float delta"
 COLOURS = {"float dense": "#888888", "float delta": "#1f77b4", "int8 delta": "#d62728"}
+ASIDE = 0.008  # of sparsity, between the bars of two arithmetics of one network
 
 
 def write_report(rows: Rows, folder: Path, *, threshold: float) -> Path:
@@ -210,7 +211,7 @@ def _over_sparsity(rows: Rows) -> Any:
     figure, (scores, fractions) = pyplot.subplots(1, 2, figsize=(10, 3.6))
     families = dict.fromkeys((r["method"], r["seed"]) for r in rows)
     for marker, (method, seed) in zip("osD^v<>ph*" * 10, families, strict=False):
-        for variant, colour in COLOURS.items():
+        for place, (variant, colour) in enumerate(COLOURS.items()):
             line = sorted(
                 (
                     r
@@ -228,7 +229,10 @@ def _over_sparsity(rows: Rows) -> Any:
                 [r["score"] - r["low"] for r in line],
                 [r["high"] - r["score"] for r in line],
             ]
-            scores.errorbar(x, means, errors, marker=marker, color=colour, label=label, capsize=2)
+            beside = [sparsity + ASIDE * (place - 1) for sparsity in x]
+            scores.errorbar(
+                beside, means, errors, marker=marker, color=colour, label=label, capsize=2
+            )
             if variant != "float dense":
                 fractions.plot(
                     x, [r["fraction"] for r in line], marker=marker, color=colour, label=label
@@ -261,7 +265,7 @@ def _input_changes(rows: Rows) -> Any:
         )
         for row in of_game:
             at = row["event_fraction_0"], 1 - row["fraction"]
-            axes.annotate(f" {row['density']:.2g} dense", at, fontsize=7)
+            axes.annotate(f" {row['density']:.0%} of weights", at, fontsize=7)
     axes.margins(x=0.15)
     axes.set(xlabel="share of inputs that changed", ylabel="share of multiplications by zero")
     axes.legend(fontsize=8)
