@@ -2,8 +2,15 @@
 // was written after power-up. Synthesis infers block or distributed memory from them; an ASIC flow
 // replaces them by macros of the same ports.
 
-// One write port, one synchronous read port. A read of the row that is being written gives the
-// old row.
+// What a read gives for a row that is being written must not matter: block memories and macros
+// promise nothing. Simulation inverts such an answer, so that whoever depends on it fails.
+`ifdef VERILATOR
+`define ANSWER(N) rows[read_``N``_addr] ^ {WIDTH{write_en && write_addr == read_``N``_addr}}
+`else
+`define ANSWER(N) rows[read_``N``_addr]
+`endif
+
+// One write port, one synchronous read port.
 module reticent_memory_1r #(parameter WIDTH = 1, parameter DEPTH = 1, parameter ADDRESS = 1) (
   input clk,
   input write_en,
@@ -16,7 +23,7 @@ module reticent_memory_1r #(parameter WIDTH = 1, parameter DEPTH = 1, parameter 
   reg [WIDTH-1:0] rows [0:DEPTH-1];
   always @(posedge clk) begin
     if (write_en) rows[write_addr] <= write_data;
-    if (read_0_en) read_0_data <= rows[read_0_addr];
+    if (read_0_en) read_0_data <= `ANSWER(0);
   end
 endmodule
 
@@ -36,8 +43,8 @@ module reticent_memory_2r #(parameter WIDTH = 1, parameter DEPTH = 1, parameter 
   reg [WIDTH-1:0] rows [0:DEPTH-1];
   always @(posedge clk) begin
     if (write_en) rows[write_addr] <= write_data;
-    if (read_0_en) read_0_data <= rows[read_0_addr];
-    if (read_1_en) read_1_data <= rows[read_1_addr];
+    if (read_0_en) read_0_data <= `ANSWER(0);
+    if (read_1_en) read_1_data <= `ANSWER(1);
   end
 endmodule
 

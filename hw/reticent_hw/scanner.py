@@ -99,25 +99,28 @@ class NeuronScanner(wiring.Component):
             Signal(len(self.touched), name=n)
             for n in ("wanted_rows", "wanted", "ahead", "others_ahead", "following")
         )
-        started, fresh, take = Signal(), Signal(), Signal()
+        begun, started, fresh, take = (
+            Signal(name=n) for n in ("begun", "started", "fresh", "take")
+        )
         last_of_lap, none_ahead = Signal(init=1), Signal(init=1)
         picked, found = Signal(), Signal()
         nothing_wanted = Signal()
         picked_wraps, wraps = Signal(), Signal()
         found_columns = Signal(c.map_columns)
         found_row, found_offset = Signal.like(self.row), Signal(c.state_address_bits)
-        pick, load = Signal(), Signal()
+        pick, load, refill = Signal(), Signal(), Signal()
         all_rows = first_bits(m, source.rows, c.map_rows, "all_rows")
         all_columns = Signal(c.map_columns)
         every_column = first_bits(m, source.columns, c.map_columns, "every_column")
         m.d.comb += [
             wanted.eq(Mux(self.everything, all_rows, self.touched)),
-            load.eq(~found | take),
+            load.eq(~found | refill),
             pick.eq(started | ~picked | load),
             following.eq(Mux(last_of_lap, wanted_rows, others_ahead)),
         ]
         m.d.sync += [
-            started.eq(self.start),
+            begun.eq(self.start),
+            started.eq(begun),
             wanted_rows.eq(wanted),
             nothing_wanted.eq(~self.everything & (self.touched == 0)),
             all_columns.eq(every_column),
@@ -137,34 +140,60 @@ class NeuronScanner(wiring.Component):
                 found_offset.eq(self.row * source.row_stride),
                 wraps.eq(picked_wraps),
             ]
-        with m.If(self.start):
-            m.d.comb += following.eq(wanted)
+        with m.If(begun):
+            m.d.comb += following.eq(wanted_rows)
             m.d.sync += fresh.eq(1)
-        with m.If(self.start | pick):
+        with m.If(begun | pick):
             m.d.sync += [
                 ahead.eq(following),
                 others_ahead.eq(following & (following - 1)),
                 last_of_lap.eq(~several(following)),
                 none_ahead.eq(following == 0),
             ]
-        with m.If(self.start | started):
-            m.d.sync += found.eq(0)
+        # The next row, with its first column (the lowest bit) and the `rest`; `alone` without one.
+        place = data.StructLayout(
+            {
+                "y": self.row.shape(),
+                "base": unsigned(c.state_address_bits),
+                "column": index_shape(c.map_columns),
+                "rest": unsigned(c.map_columns),
+                "alone": unsigned(1),
+            }
+        )
 
-        # Issue its groups: column by column (lowest bit first), channel by channel. `alone`: there
-        # is no other column.
-        issuing, alone = Signal(), Signal()
-        y = Signal.like(self.row)
-        base = Signal(c.state_address_bits)
+        def first_of(columns):
+            return {
+                "column": lowest(columns),
+                "rest": columns & (columns - 1),
+                "alone": ~several(columns),
+            }
+
+        ready, upcoming, upcoming_wraps = Signal(), Signal(place), Signal()
+        m.d.comb += refill.eq(~ready | take)
+        with m.If(refill):
+            m.d.sync += [
+                ready.eq(found),
+                upcoming_wraps.eq(wraps),
+                upcoming.y.eq(found_row),
+                upcoming.base.eq(source.state_base + found_offset),
+                *(upcoming[name].eq(value) for name, value in first_of(found_columns).items()),
+            ]
+        with m.If(self.start | begun | started):
+            m.d.sync += [found.eq(0), ready.eq(0)]
+
+        # Issue its groups: column by column, channel by channel.
+        issuing, current_place = Signal(), Signal(place)
+        y, base, column, rest, alone = (
+            current_place[n] for n in ("y", "base", "column", "rest", "alone")
+        )
         k = Signal(range(c.channel_depth))
-        column = Signal(index_shape(c.map_columns))
-        rest = Signal(c.map_columns)
         present, credit, issue, last_channel, last = (
             Signal(name=n) for n in ("present", "credit", "issue", "last_channel", "last")
         )
         m.d.comb += [
             present.eq(issuing & credit),
             last.eq(issue & last_channel & alone),
-            take.eq(found & (~issuing | last)),
+            take.eq(ready & (~issuing | last)),
         ]
         with m.If(issue):
             m.d.sync += [
@@ -173,22 +202,20 @@ class NeuronScanner(wiring.Component):
                 index.eq(index + 1),
             ]
         with m.If(take | (issue & last_channel)):
-            # Both choices are worked out, for `take` is known late.
-            for target, of in (
-                (column, lowest),
-                (rest, lambda columns: columns & (columns - 1)),
-                (alone, lambda columns: ~several(columns)),
-            ):
-                m.d.sync += target.eq(Mux(take, of(found_columns), of(rest)))
+            # The rest is worked out first, for `take` is known late.
+            m.d.sync += [
+                current_place[name].eq(Mux(take, upcoming[name], value))
+                for name, value in first_of(rest).items()
+            ]
         with m.If(take):
             m.d.sync += [
                 issuing.eq(1),
-                y.eq(found_row),
-                base.eq(source.state_base + found_offset),
+                y.eq(upcoming.y),
+                base.eq(upcoming.base),
                 k.eq(0),
                 last_channel.eq(source.channels == 1),
             ]
-            with m.If(wraps):
+            with m.If(upcoming_wraps):
                 m.d.sync += [lap.eq(~lap), index.eq(0)]
         with m.Elif(last):
             m.d.sync += issuing.eq(0)
@@ -243,8 +270,8 @@ class NeuronScanner(wiring.Component):
             m.d.sync += [joined.eq(0), all_joined.eq(0)]
 
         # Address of the group, then through the lanes; the coordinates travel along.
-        place = data.StructLayout({"y": y.shape(), "x": column.shape(), "k": k.shape()})
-        places = [Signal(place, name=f"place_{i}") for i in range(EXAMINATION)]
+        travelling = data.StructLayout({"y": y.shape(), "x": column.shape(), "k": k.shape()})
+        places = [Signal(travelling, name=f"place_{i}") for i in range(EXAMINATION)]
         addressed = [Signal(c.lanes, name=f"addressed_{i}") for i in range(2)]
         group_base = Signal.like(base)
         issued = Signal(EXAMINATION)
@@ -266,13 +293,14 @@ class NeuronScanner(wiring.Component):
         ]
         # Of each stream, groups in which something fired wait for its serialiser.
         count = c.lanes // c.streams
-        # With the lowest lane that fired, and whether it alone did: known before they are needed.
+        # With the lowest lane that fired and the others, known before they are needed.
         group = data.StructLayout(
             {
                 "y": y.shape(),
                 "x": column.shape(),
                 "sent": group_layout(c),
                 "lane": index_shape(count),
+                "others": unsigned(count),
                 "single": unsigned(1),
             }
         )
@@ -298,6 +326,7 @@ class NeuronScanner(wiring.Component):
                 answer.sent.fired.eq(who),
                 *(answer.sent.change[j].eq(arrived_change[i * count + j]) for j in range(count)),
                 answer.lane.eq(lowest(who)),
+                answer.others.eq(who & (who - 1)),
                 answer.single.eq(~several(who)),
                 groups.w_data.eq(answer),
                 groups.w_en.eq(kept),
@@ -312,12 +341,10 @@ class NeuronScanner(wiring.Component):
 
             # Serialise: lowest lane first.
             sending = Signal(name=f"sending{suffix}")
-            lane, fired = current.lane, current.sent.fired
+            lane, others = current.lane, current.others
             sent, emptied = Signal(name=f"sent{suffix}"), Signal(name=f"emptied{suffix}")
-            others = Signal(count, name=f"others{suffix}")
             events, local_groups = self.events[i], self.groups[i]
             m.d.comb += [
-                others.eq(fired & ~(1 << lane)),
                 events.valid.eq(sending & ~self.local),
                 local_groups.valid.eq(sending & self.local),
                 local_groups.p.eq(current.sent),
@@ -333,7 +360,7 @@ class NeuronScanner(wiring.Component):
                 m.d.sync += [sending.eq(groups.r_rdy), current.eq(head)]
             with m.Elif(sent):
                 m.d.sync += [
-                    fired.eq(others),
+                    others.eq(others & (others - 1)),
                     lane.eq(lowest(others)),
                     current.single.eq(~several(others)),
                 ]

@@ -97,7 +97,7 @@ class TestOutputRegisters:
 
 def lanes(count, blocks, shared):
     cells = {
-        f"system.core.lane_{i}.parts.weights.deep_piece_{j}.0.0": block([])
+        f"system.core.lane_{i}.parts.weights.piece_{j}.0.0": block([])
         for i in range(count)
         for j in range(blocks)
     }

@@ -10,11 +10,12 @@ from reticent import boards
 from ..memory import DeepMemory, DeepReadPort
 from .shapes import Cut, Device, MemoryShape, Plan, plan
 
-__all__ = ["DEEP_PIECE", "ShapedMemories", "memories_of"]
+__all__ = ["PIECE", "ShapedMemories", "memories_of"]
 
-# Names of the parts of deep memories begin so: what they give for a row while it is written does
-# not matter, so that no logic need make up for blocks which promise nothing.
-DEEP_PIECE = "deep_piece"
+# Names of the pieces of memories begin so. What they give for a row while it is written does not
+# matter to any reader (simulation sees to that), so no logic need make up for blocks that promise
+# nothing.
+PIECE = "piece"
 BLOCK, LUTS = {"ram_style": "block"}, {"ram_style": "distributed"}
 
 
@@ -86,7 +87,6 @@ class ShapedMemory(Elaboratable):
 
     def __init__(self, rows: memory.Memory, cut: Cut, deep: Sequence[DeepReadPort] = ()):
         self._rows, self._cut, self._deep = rows, cut, deep
-        self._name = DEEP_PIECE if deep else "piece"
 
     def elaborate(self, platform):
         m = Module()
@@ -121,7 +121,7 @@ class ShapedMemory(Elaboratable):
                 m.d.sync += later.eq(asked[i])
             asked[i] = later
         for number, (first, count, low, width, block) in enumerate(pieces):
-            m.submodules[f"{self._name}_{number}"] = piece = memory.Memory(
+            m.submodules[f"{PIECE}_{number}"] = piece = memory.Memory(
                 shape=width, depth=max(2, count), init=[], attrs=dict(BLOCK if block else LUTS)
             )
             whole = first == 0 and count == rows.depth

@@ -5,7 +5,7 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from ..export import shared_instance
-from .memories import DEEP_PIECE
+from .memories import PIECE
 
 __all__ = ["SharedModules"]
 
@@ -30,6 +30,6 @@ class SharedModules:
         """Amaranth's overrides for it."""
         return {
             "script_after_read": "setattr -mod -set keep_hierarchy 1 reticent_lane\n"
-            f"setparam -set COLLISION_X_MASK 1'1 */r:MEMID=*{DEEP_PIECE}_* */t:$memrd_v2 %i",
+            f"setparam -set COLLISION_X_MASK 1'1 */r:MEMID=*{PIECE}_* */t:$memrd_v2 %i",
             "script_after_synth": "setattr -mod -unset keep_hierarchy reticent_lane\nflatten\nstat",
         }
