@@ -13,7 +13,7 @@ from .bits import sum_of
 from .counters import Counters
 from .encoder import DeltaEncoder
 from .host import HostPort
-from .interfaces import command_stream, pixel_stream, result_stream
+from .interfaces import LOAD_CHAIN, command_stream, pixel_stream, result_stream
 from .lane import Lane
 from .ranges import RangeGenerator
 from .scanner import NeuronScanner
@@ -99,9 +99,14 @@ class Core(wiring.Component):
         connect(m, flipped(self.replies), host.replies)
         connect(m, flipped(self.pixels), encoder.pixels)
         connect(m, flipped(self.results), sequencer.results)
-        for memory_owner in (sequencer, *generators, *lanes):
+        bus = dict.fromkeys((sequencer, *generators, *lanes), host.load)
+        for i, lane in enumerate(lanes):
+            if i % LOAD_CHAIN:
+                bus[lane] = lanes[i - 1].load_on
+                m.d.comb += lane.answer_before.eq(lanes[i - 1].answer)
+        for owner, load in bus.items():
             m.d.comb += [
-                getattr(memory_owner.load, name).eq(getattr(host.load, name))
+                getattr(owner.load, name).eq(getattr(load, name))
                 for name in host.load.signature.members
             ]
 
@@ -141,7 +146,10 @@ class Core(wiring.Component):
             lanes_busy.eq(busy.any()),
             on_the_way.eq(Cat(offering, on_the_way)),
             *(state.eq(lane.state) for state, lane in zip(states, lanes, strict=True)),
-            *(answer.eq(lane.answer) for answer, lane in zip(host.answers, lanes, strict=True)),
+            *(
+                answer.eq(lanes[min(first + LOAD_CHAIN, c.lanes) - 1].answer)
+                for answer, first in zip(host.answers, range(0, c.lanes, LOAD_CHAIN), strict=True)
+            ),
         ]
 
         # Sequencer.
@@ -179,7 +187,14 @@ class Core(wiring.Component):
         # lanes of the stream, and each lane brings its own change.
         # All a cycle late, which is long before the first event, group or range.
         from_encoder, local, reads = Signal(), Signal(), Signal()
+        local_first, local_end = (
+            Signal(c.pointer_address_bits, name=n) for n in ("local_first", "local_end")
+        )
+        local_base = Signal(c.base_bits)
         m.d.sync += [
+            local_first.eq(sequencer.target.pointer_base),
+            local_end.eq(sequencer.target.pointer_base + 1),
+            local_base.eq(sequencer.target.state_base + sequencer.target.channels - 1),
             local.eq(sequencer.running & sequencer.target.local),
             from_encoder.eq(sequencer.phase == 0),
             reads.eq(host.free),
@@ -207,9 +222,9 @@ class Core(wiring.Component):
             with m.If(local):
                 m.d.comb += [
                     ranges.layer.eq(sequencer.parity),
-                    ranges.first.eq(sequencer.target.pointer_base + group.p.k),
-                    ranges.end.eq(ranges.first + 1),
-                    ranges.base.eq(sequencer.target.state_base + sequencer.target.channels - 1),
+                    ranges.first.eq(local_first + group.p.k),
+                    ranges.end.eq(local_end + group.p.k),
+                    ranges.base.eq(local_base),
                 ]
             with m.If(reads):
                 m.d.comb += ranges.first.eq(host.load.row)
@@ -296,8 +311,9 @@ class Core(wiring.Component):
                 ]
         m.d.comb += [scanner.touched.eq(rows), scanner.columns.eq(columns)]
 
+        # A cycle late, which is long before the next frame.
+        m.d.sync += counters.clear.eq(sequencer.next_frame)
         m.d.comb += [
-            counters.clear.eq(sequencer.next_frame),
             counters.counting.eq(sequencer.counting),
             counters.phase.eq(sequencer.running),
             counters.store.eq(sequencer.store),

@@ -71,14 +71,19 @@ class DeltaEncoder(wiring.Component):
         )
         row_pixels = Signal(index_shape(c.frame_depth + 1))
         first_slots = [Signal(c.slot_bits, name=f"first_slot_{age}") for age in range(c.stack)]
+        frames_before = [Signal.like(self.stack, name=f"before_{age}") for age in range(c.stack)]
         m.d.sync += [
             highest.y.eq(self.height - 1),
             highest.x.eq(self.width - 1),
             highest.channel.eq(self.channels - 1),
             row_pixels.eq(self.width * self.channels),
             *(
-                slot.eq((self.stack - 1 - age)[: len(self.stack)] * self.channels)
-                for age, slot in enumerate(first_slots)
+                older.eq((self.stack - 1 - age)[: len(self.stack)])
+                for age, older in enumerate(frames_before)
+            ),
+            *(
+                slot.eq(older * self.channels)
+                for older, slot in zip(frames_before, first_slots, strict=True)
             ),
         ]
 

@@ -21,11 +21,11 @@ from reticent.layout import (
     word_index_bits,
 )
 
-from .interfaces import LoadSignature, answer_bits, command_stream, row_layout
+from .interfaces import LOAD_CHAIN, LoadSignature, answer_bits, command_stream, row_layout
 
 __all__ = ["ANSWER_LATENCY", "READ_CYCLES", "HostPort"]
 
-ANSWER_LATENCY = 7  # cycles from a row on the load bus to the answer
+ANSWER_LATENCY = 6 + LOAD_CHAIN  # cycles from a row on the load bus to the answer
 READ_CYCLES = ANSWER_LATENCY + 5  # from the acceptance of a read to that of the next command
 
 
@@ -47,7 +47,7 @@ class HostPort(wiring.Component):
         waits for it
     free : no frame is in progress, and the neurons are initialised
     layer_row, row_row, column_row, answers : the row that `load` names, in the tables and in each
-        lane (zero in all but one), `ANSWER_LATENCY` cycles later
+        chain of lanes (zero in all but one), `ANSWER_LATENCY` cycles later
     """
 
     def __init__(self, config: BuildConfig):
@@ -77,7 +77,7 @@ class HostPort(wiring.Component):
                 "layer_row": In(row_layout(c, Space.LAYER)),
                 "row_row": In(row_layout(c, Space.ROW)),
                 "column_row": In(row_layout(c, Space.COLUMN)),
-                "answers": In(answer_bits(c)).array(c.lanes),
+                "answers": In(answer_bits(c)).array(-(-c.lanes // LOAD_CHAIN)),
             }
         )
 

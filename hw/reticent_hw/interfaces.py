@@ -18,6 +18,7 @@ from reticent.layout import (
 )
 
 __all__ = [
+    "LOAD_CHAIN",
     "CommandLayout",
     "LoadSignature",
     "MarkSignature",
@@ -110,6 +111,11 @@ pixel_stream = stream.Signature(PixelLayout)
 result_stream = stream.Signature(
     data.StructLayout({"data": unsigned(WORD_BITS), "last": unsigned(1)})
 )
+
+
+LOAD_CHAIN = 4
+"""So many lanes, one after the other, hand the load bus and what they answer to it on: lanes are
+many and far away, the bus is wide, and nothing on it is in a hurry."""
 
 
 class LoadSignature(wiring.Signature):

@@ -154,8 +154,10 @@ class Lane(wiring.Component):
     scan, fired, change : see `ScanSignature`
     shift, is_signed, threshold : of the layer that is scanned
     state : row that was at `scan.row` `STATE_LATENCY` cycles ago
-    answer : what this lane holds in the row that the load bus names, zero where the row is not in
-        this lane; without `go`, and when `range.first` (of all buses), `scan.row` and
+    load_on, answer_before : to and from neighbours, see `interfaces.LOAD_CHAIN`: the load bus a
+        cycle later, and the `answer` of the lane before
+    answer : what this lane or those before hold in the row that the load bus names, zero where the
+        row is in none of them; without `go`, and when `range.first` (of all buses), `scan.row` and
         `scan.channel` are the row for the five cycles before
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
     layer : parity of the layer that it belongs to
@@ -170,6 +172,8 @@ class Lane(wiring.Component):
                 "restart": In(1),
                 "index": In(c.lane_bits),
                 "load": In(LoadSignature(c)),
+                "load_on": Out(LoadSignature(c)),
+                "answer_before": In(answer_bits(c)),
                 "go": In(1),
                 "offer": In(c.streams),
                 "range": In(data.ArrayLayout(range_layout(c), c.streams)),
@@ -194,6 +198,11 @@ class Lane(wiring.Component):
         m = Module()
         restart = Signal(init=1)
         m.d.sync += restart.eq(self.restart)
+        # Not restarted: what was loaded before a restart is still on its way.
+        m.d.sync += [
+            getattr(self.load_on, name).eq(getattr(self.load, name))
+            for name in self.load.signature.members
+        ]
         m.submodules.parts = ResetInserter(restart)(self._parts())
         return m
 
@@ -209,16 +218,13 @@ class Lane(wiring.Component):
             return signal
 
         go, target, offers, ranges = (arrived(n) for n in ("go", "target", "offer", "range"))
-        scan, load = ScanSignature(c).create(), LoadSignature(c).create()
-        for bundle, source in ((scan, self.scan), (load, self.load)):
-            m.d.sync += [
-                getattr(bundle, n).eq(getattr(source, n)) for n in bundle.signature.members
-            ]
+        scan, load = ScanSignature(c).create(), self.load_on
+        m.d.sync += [getattr(scan, n).eq(getattr(self.scan, n)) for n in scan.signature.members]
 
         def loaded(name: str, space: Space, depth: int) -> LoadedMemory:
             m.submodules[name] = rows = LoadedMemory(c, space, depth, of_lane=True)
             m.d.comb += rows.lane.eq(self.index)
-            wiring.connect(m, load, rows.load)
+            m.d.comb += [getattr(rows.load, n).eq(getattr(load, n)) for n in load.signature.members]
             return rows
 
         weights = loaded("weights", Space.WEIGHT, c.weight_depth)
@@ -493,7 +499,8 @@ class Lane(wiring.Component):
             ),
             parameters.eq(Mux(asked[Space.CHANNEL], channel.data, 0)),
             self.answer.eq(
-                Value.cast(parameters)
+                self.answer_before
+                | Value.cast(parameters)
                 | Mux(asked[Space.WEIGHT], Value.cast(stored), 0)
                 | Mux(asked[Space.POINTER], start, 0)
                 | Mux(asked[Space.STATE_EVEN], Value.cast(self.state), 0)

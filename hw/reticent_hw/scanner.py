@@ -1,5 +1,7 @@
 """The threshold pass: examines the touched neurons of a layer and sends what changed."""
 
+from itertools import pairwise
+
 from amaranth import *
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -18,7 +20,7 @@ __all__ = ["EXAMINATION", "GROUPS", "NeuronScanner", "group_layout"]
 # EXAMINATION cycles, so with some more it runs at one group a cycle.
 GROUPS = 32
 # From the issue of a group to its answer: addressing, to the lanes, their pass, the way back.
-EXAMINATION = 4 + SCAN_LATENCY
+EXAMINATION = 5 + SCAN_LATENCY
 
 
 def group_layout(config: BuildConfig) -> data.StructLayout:
@@ -272,24 +274,28 @@ class NeuronScanner(wiring.Component):
         # Address of the group, then through the lanes; the coordinates travel along.
         travelling = data.StructLayout({"y": y.shape(), "x": column.shape(), "k": k.shape()})
         places = [Signal(travelling, name=f"place_{i}") for i in range(EXAMINATION)]
-        addressed = [Signal(c.lanes, name=f"addressed_{i}") for i in range(2)]
-        group_base = Signal.like(base)
+        addressed = [Signal(c.lanes, name=f"addressed_{i}") for i in range(3)]
+        group_base, column_offset, group_row = (
+            Signal.like(base, name=n) for n in ("group_base", "column_offset", "group_row")
+        )
         issued = Signal(EXAMINATION)
         answered = issued[-1]
-        m.d.comb += [self.lanes.eq(addressed[1]), self.scan.valid.eq(issued[1])]
+        m.d.comb += [self.lanes.eq(addressed[2]), self.scan.valid.eq(issued[2])]
         m.d.sync += [
             issued.eq(Cat(issue, issued)),
             addressed[0].eq(Mux(issue, examined, 0)),
-            addressed[1].eq(addressed[0]),
+            *(later.eq(earlier) for earlier, later in pairwise(addressed)),
             places[0].y.eq(y),
             places[0].x.eq(column),
             places[0].k.eq(k),
             group_base.eq(base),
             *(places[i].eq(places[i - 1]) for i in range(1, len(places))),
-            self.scan.row.eq(group_base + places[0].x * source.channels + places[0].k),
-            self.scan.channel.eq(source.channel_base + places[0].k),
-            self.scan.last_row.eq(places[0].y + 1 == source.rows),
-            self.scan.last_column.eq(places[0].x + 1 == source.columns),
+            column_offset.eq(places[0].x * source.channels),
+            group_row.eq(group_base + places[0].k),
+            self.scan.row.eq(group_row + column_offset),
+            self.scan.channel.eq(source.channel_base + places[1].k),
+            self.scan.last_row.eq(places[1].y + 1 == source.rows),
+            self.scan.last_column.eq(places[1].x + 1 == source.columns),
         ]
         # Of each stream, groups in which something fired wait for its serialiser.
         count = c.lanes // c.streams
@@ -305,6 +311,7 @@ class NeuronScanner(wiring.Component):
             }
         )
         arrived_fired, arrived_change = Signal.like(self.fired), Signal.like(self.change)
+        some_fired = Signal(c.streams)
         m.d.sync += [arrived_fired.eq(self.fired), arrived_change.eq(self.change)]
         credits, idle = [], []
         for i in range(c.streams):
@@ -317,7 +324,8 @@ class NeuronScanner(wiring.Component):
             )
             outstanding = Signal(range(GROUPS + 1), name=f"outstanding{suffix}")
             who = arrived_fired[i * count : (i + 1) * count]
-            kept = answered & who.any()
+            kept = answered & some_fired[i]
+            m.d.sync += some_fired[i].eq(self.fired[i * count : (i + 1) * count].any())
             popped = groups.r_en & groups.r_rdy
             m.d.comb += [
                 answer.y.eq(places[-1].y),

@@ -17,7 +17,6 @@ __all__ = ["PROBE_LATENCY", "Sequencer"]
 
 # Cycles from `scan.row` to the lanes' `state`: to the lanes and back, a register at either end.
 PROBE_LATENCY = 2 + STATE_LATENCY
-PARTIAL = 4  # lanes whose outputs are added in one cycle
 
 
 class Sequencer(wiring.Component):
@@ -150,10 +149,6 @@ class Sequencer(wiring.Component):
         word, lane = Signal(range(c.channel_depth * c.lanes)), Signal(index_shape(c.lanes))
         local = self.target.local
         answer = Signal(signed(WORD_BITS))
-        # Added in two steps: four lanes each, then those.
-        partial = [
-            Signal(signed(WORD_BITS), name=f"partial_{i}") for i in range(-(-c.lanes // PARTIAL))
-        ]
         is_chosen = Signal(c.lanes)
         chosen = [Mux(is_chosen[i], state, 0) for i, state in enumerate(self.state)]
         m.d.sync += [
@@ -162,13 +157,18 @@ class Sequencer(wiring.Component):
             last_lane.eq(local | (lane == c.lanes - 1)),
             last_layer.eq(self.read_layer + 1 == self.layers),
             is_chosen.eq(Mux(local, -1, 1 << lane)),
-            *(
-                total.eq(sum_of(chosen[i * PARTIAL : (i + 1) * PARTIAL]))
-                for i, total in enumerate(partial)
-            ),
-            answer.eq(sum_of(partial)),
         ]
-        wait = Signal(range(PROBE_LATENCY + 2))
+        # Added two by two, a cycle for each step.
+        terms, steps = chosen, 0
+        while steps == 0 or len(terms) > 1:
+            sums = [
+                Signal(signed(WORD_BITS), name=f"sum_{steps}_{i}")
+                for i in range(-(-len(terms) // 2))
+            ]
+            m.d.sync += [total.eq(sum_of(terms[2 * i : 2 * i + 2])) for i, total in enumerate(sums)]
+            terms, steps = sums, steps + 1
+        m.d.comb += answer.eq(terms[0])
+        wait = Signal(range(PROBE_LATENCY + steps))
         results = self.results
 
         def emit(value, *, last=0):
@@ -301,12 +301,12 @@ class Sequencer(wiring.Component):
                         ]
                         turn_to(~parity)
 
-            # To the lanes and back, two steps of addition. The row stays addressed: `answer` must
+            # To the lanes and back, then addition. The row stays addressed: `answer` must
             # not change until it is taken.
             with m.State("OUTPUT_READ"):
                 m.d.comb += self.scan.row.eq(walk)
                 m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == PROBE_LATENCY + 1):
+                with m.If(wait == PROBE_LATENCY + steps - 1):
                     m.d.sync += wait.eq(0)
                     m.next = "OUTPUT"
 

@@ -141,7 +141,12 @@ class Link(wiring.Component):
         index = Signal(range(max(HEADER_BYTES, LINK_WORDS) + 1))
         address = Signal(8 * ADDRESS)
         width, left = Signal(8 * WIDTH), Signal(8 * COUNT)
-        is_link = address[SPACE_SHIFT:] == LINK_SPACE
+        # A cycle later: an address is there for longer before it is used.
+        is_link, of_tag = Signal(), Signal(TAG_WORDS)
+        m.d.sync += [
+            is_link.eq(address[SPACE_SHIFT:] == LINK_SPACE),
+            of_tag.eq(Cat(address[:INDEX_BITS] == LinkWord.TAG + i for i in range(TAG_WORDS))),
+        ]
         word, bytes_left = Signal(WORD_BITS), Signal(range(WORD_BITS // 8 + 1))
         # A cycle later: bytes of a payload are further apart.
         ends_word = Signal()
@@ -149,9 +154,10 @@ class Link(wiring.Component):
         final, last = Signal(), Signal()  # part of the frame, word of the result
         token = Signal(8)
 
-        # A choice of many, so it follows a cycle later.
-        link_word = Signal(WORD_BITS)
-        with m.Switch(Mux(kind == Request.HELLO, index, address[: len(index)])):
+        # A choice of many, so it follows two cycles later.
+        link_word, link_index = Signal(WORD_BITS), Signal.like(index)
+        m.d.sync += link_index.eq(Mux(kind == Request.HELLO, index, address[: len(index)]))
+        with m.Switch(link_index):
             for number, value in words.items():
                 with m.Case(number):
                     m.d.sync += link_word.eq(value)
@@ -172,7 +178,8 @@ class Link(wiring.Component):
         # A cycle later, for its logic is deep.
         digested = Signal()
         m.d.sync += digest.data.eq(Cat(address, word))
-        m.d.sync += digest.valid.eq(digested)
+        start_digest = Signal()
+        m.d.sync += [digest.valid.eq(digested), digest.start.eq(start_digest)]
 
         # Waiting for the core.
         waiting, waited = Signal(), Signal(self._patience)
@@ -209,14 +216,24 @@ class Link(wiring.Component):
             with m.Elif(~receiver.more):
                 refuse(Status.MALFORMED)
 
+        # What kind of request it is, once it is held for a cycle.
+        compared, hello, expected, repeated = (
+            Signal(name=n) for n in ("compared", "hello", "expected", "repeated")
+        )
+        m.d.sync += [
+            compared.eq(receiver.held & ~receiver.release),
+            hello.eq(kind == Request.HELLO),
+            expected.eq(receiver.sequence == following),
+            repeated.eq(receiver.sequence + 1 == following),
+        ]
+
         with m.FSM(name="executor"):
             with m.State("idle"):
                 # An answer that nobody waits for any more.
                 m.d.comb += self.replies.ready.eq(1)
                 m.d.sync += [status.eq(Status.OK), index.eq(0)]
-                hello = kind == Request.HELLO
-                with m.If(receiver.held & ~replier.busy):
-                    with m.If(hello | ~self.session | (receiver.sequence == following)):
+                with m.If(receiver.held & compared & ~replier.busy):
+                    with m.If(hello | ~self.session | expected):
                         m.d.comb += replier.begin.eq(1)
                         with m.If(hello | self.session):
                             m.d.sync += following.eq(receiver.sequence + 1)
@@ -226,7 +243,6 @@ class Link(wiring.Component):
                             m.d.sync += status.eq(Status.NO_SESSION)
                         m.next = "header"
                     with m.Else():
-                        repeated = receiver.sequence + 1 == following
                         m.d.comb += [
                             receiver.release.eq(1),
                             replier.again.eq(repeated),
@@ -240,7 +256,7 @@ class Link(wiring.Component):
                     content.payload.eq(
                         Cat(kind | REPLY_BIT, receiver.sequence).word_select(index, 8)
                     ),
-                    digest.start.eq(1),
+                    start_digest.eq(1),
                 ]
                 with m.If(content.ready):
                     m.d.sync += index.eq(index + 1)
@@ -261,7 +277,9 @@ class Link(wiring.Component):
                                 with m.Default():
                                     refuse(Status.UNKNOWN)
 
-            with m.State("greet"):  # `link_word` follows `index` in the next cycle
+            with m.State("greet"):  # `link_word` follows `index` two cycles later
+                m.next = "greet on"
+            with m.State("greet on"):
                 m.next = "hello"
             with m.State("hello"):
                 m.d.sync += [word.eq(link_word), index.eq(index + 1)]
@@ -314,7 +332,7 @@ class Link(wiring.Component):
                     ]
                     with m.If(is_link):
                         for i in range(TAG_WORDS):
-                            with m.If(address[:INDEX_BITS] == LinkWord.TAG + i):
+                            with m.If(of_tag[i]):
                                 m.d.sync += tag[i].eq(word)
                     with m.Elif(address[SPACE_SHIFT:] != Space.REGISTER):
                         m.d.sync += [value.eq(0) for value in tag]
@@ -341,6 +359,10 @@ class Link(wiring.Component):
                     with m.If(issued):
                         m.d.comb += waiting.eq(0)
                         m.next = "answer"
+                    with m.If(is_link):
+                        m.next = "look up"
+            with m.State("look up"):
+                m.next = "answer"
             with m.State("answer"):
                 wait()
                 m.d.comb += self.replies.ready.eq(~is_link)

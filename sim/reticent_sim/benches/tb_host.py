@@ -24,6 +24,7 @@ from reticent.layout import (
     word_index_bits,
 )
 from reticent_hw.host import ANSWER_LATENCY, READ_CYCLES
+from reticent_hw.interfaces import LOAD_CHAIN
 
 from .common import CONFIG, Bench, Pace, Sink, Source, bench_test
 
@@ -161,8 +162,9 @@ class Monitor:
             space, lane, copy, row = reads.popleft()
             for table, name in TABLES.items():
                 bench.ports[name].bits = model.row(table, 0, copy, row)
-            for i in range(CONFIG.lanes):
-                here = i == lane and space >= Space.POINTER and space in set(Space)
+            for i, first in enumerate(range(0, CONFIG.lanes, LOAD_CHAIN)):
+                here = lane in range(first, min(first + LOAD_CHAIN, CONFIG.lanes))
+                here = here and space >= Space.POINTER and space in set(Space)
                 bench[f"answers__{i}"] = model.row(space, lane, copy, row) if here else 0
             free = self.free()
             bench["free"] = free
