@@ -13,7 +13,7 @@ from .bits import sum_of
 from .counters import Counters
 from .encoder import DeltaEncoder
 from .host import HostPort
-from .interfaces import LOAD_CHAIN, command_stream, pixel_stream, result_stream
+from .interfaces import LOAD_CHAIN, LoadSignature, command_stream, pixel_stream, result_stream
 from .lane import Lane
 from .ranges import RangeGenerator
 from .scanner import NeuronScanner
@@ -99,16 +99,19 @@ class Core(wiring.Component):
         connect(m, flipped(self.replies), host.replies)
         connect(m, flipped(self.pixels), encoder.pixels)
         connect(m, flipped(self.results), sequencer.results)
-        bus = dict.fromkeys((sequencer, *generators, *lanes), host.load)
-        for i, lane in enumerate(lanes):
-            if i % LOAD_CHAIN:
-                bus[lane] = lanes[i - 1].load_on
-                m.d.comb += lane.answer_before.eq(lanes[i - 1].answer)
-        for owner, load in bus.items():
+        for memory_owner in (sequencer, *generators):
             m.d.comb += [
-                getattr(owner.load, name).eq(getattr(load, name))
+                getattr(memory_owner.load, name).eq(getattr(host.load, name))
                 for name in host.load.signature.members
             ]
+        bus = host.load
+        for i in range(LOAD_CHAIN):
+            before, bus = bus, LoadSignature(c, of_lane=True).create(path=("load", str(i)))
+            m.d.sync += [getattr(bus, n).eq(getattr(before, n)) for n in bus.signature.members]
+            for lane in lanes[i::LOAD_CHAIN]:
+                m.d.comb += [
+                    getattr(lane.load, n).eq(getattr(bus, n)) for n in bus.signature.members
+                ]
 
         # Frames.
         m.d.comb += [
@@ -146,11 +149,14 @@ class Core(wiring.Component):
             lanes_busy.eq(busy.any()),
             on_the_way.eq(Cat(offering, on_the_way)),
             *(state.eq(lane.state) for state, lane in zip(states, lanes, strict=True)),
-            *(
-                answer.eq(lanes[min(first + LOAD_CHAIN, c.lanes) - 1].answer)
-                for answer, first in zip(host.answers, range(0, c.lanes, LOAD_CHAIN), strict=True)
-            ),
         ]
+
+        for i, answer in enumerate(host.answers):
+            told = C(0, len(answer))
+            for lane in lanes[i * LOAD_CHAIN : (i + 1) * LOAD_CHAIN]:
+                told, before = Signal.like(lane.answer, name=f"told_{i}"), told
+                m.d.sync += told.eq(lane.answer | before)
+            m.d.comb += answer.eq(told)
 
         # Sequencer.
         m.d.comb += [

@@ -25,7 +25,7 @@ from .interfaces import LOAD_CHAIN, LoadSignature, answer_bits, command_stream, 
 
 __all__ = ["ANSWER_LATENCY", "READ_CYCLES", "HostPort"]
 
-ANSWER_LATENCY = 6 + LOAD_CHAIN  # cycles from a row on the load bus to the answer
+ANSWER_LATENCY = 7 + LOAD_CHAIN  # cycles from a row on the load bus to the answer
 READ_CYCLES = ANSWER_LATENCY + 5  # from the acceptance of a read to that of the next command
 
 
@@ -47,7 +47,7 @@ class HostPort(wiring.Component):
         waits for it
     free : no frame is in progress, and the neurons are initialised
     layer_row, row_row, column_row, answers : the row that `load` names, in the tables and in each
-        chain of lanes (zero in all but one), `ANSWER_LATENCY` cycles later
+        `LOAD_CHAIN` lanes (zero in all but one), `ANSWER_LATENCY` cycles later
     """
 
     def __init__(self, config: BuildConfig):

@@ -114,8 +114,8 @@ result_stream = stream.Signature(
 
 
 LOAD_CHAIN = 4
-"""So many lanes, one after the other, hand the load bus and what they answer to it on: lanes are
-many and far away, the bus is wide, and nothing on it is in a hurry."""
+"""The load bus reaches the lanes in so many steps, every step another part of them, and so their
+answers come back: lanes are many and far away, the bus is wide, and nothing on it is urgent."""
 
 
 class LoadSignature(wiring.Signature):
@@ -123,11 +123,15 @@ class LoadSignature(wiring.Signature):
 
     With `valid`, for one cycle, `data` is stored there. Without, and while no frame is worked on,
     the row's owner shows what the memory holds, `host.ANSWER_LATENCY` cycles later at the latest;
-    `copy` is the stream whose memory is meant.
+    `copy` is the stream whose memory is meant. The bus of a lane is only as wide as a lane's rows.
     """
 
-    def __init__(self, config: BuildConfig):
-        widest = max(sum(bits for _, bits, _ in row_fields(config, space)) for space in LOADED)
+    def __init__(self, config: BuildConfig, *, of_lane: bool = False):
+        widest = max(
+            sum(bits for _, bits, _ in row_fields(config, space))
+            for space in LOADED
+            if space >= Space.POINTER or not of_lane
+        )
         super().__init__(
             {
                 "valid": Out(1),

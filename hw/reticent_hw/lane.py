@@ -154,10 +154,8 @@ class Lane(wiring.Component):
     scan, fired, change : see `ScanSignature`
     shift, is_signed, threshold : of the layer that is scanned
     state : row that was at `scan.row` `STATE_LATENCY` cycles ago
-    load_on, answer_before : to and from neighbours, see `interfaces.LOAD_CHAIN`: the load bus a
-        cycle later, and the `answer` of the lane before
-    answer : what this lane or those before hold in the row that the load bus names, zero where the
-        row is in none of them; without `go`, and when `range.first` (of all buses), `scan.row` and
+    answer : what this lane holds in the row that the load bus names, zero where the row is not in
+        this lane; without `go`, and when `range.first` (of all buses), `scan.row` and
         `scan.channel` are the row for the five cycles before
     multiplies : a stored weight is fetched in this cycle (each fetch is one multiplication)
     layer : parity of the layer that it belongs to
@@ -171,9 +169,7 @@ class Lane(wiring.Component):
             {
                 "restart": In(1),
                 "index": In(c.lane_bits),
-                "load": In(LoadSignature(c)),
-                "load_on": Out(LoadSignature(c)),
-                "answer_before": In(answer_bits(c)),
+                "load": In(LoadSignature(c, of_lane=True)),
                 "go": In(1),
                 "offer": In(c.streams),
                 "range": In(data.ArrayLayout(range_layout(c), c.streams)),
@@ -198,15 +194,13 @@ class Lane(wiring.Component):
         m = Module()
         restart = Signal(init=1)
         m.d.sync += restart.eq(self.restart)
-        # Not restarted: what was loaded before a restart is still on its way.
-        m.d.sync += [
-            getattr(self.load_on, name).eq(getattr(self.load, name))
-            for name in self.load.signature.members
-        ]
-        m.submodules.parts = ResetInserter(restart)(self._parts())
+        # Not restarted: what was loaded before a restart may still be on its way.
+        load = self.load.signature.create()
+        m.d.sync += [getattr(load, n).eq(getattr(self.load, n)) for n in load.signature.members]
+        m.submodules.parts = ResetInserter(restart)(self._parts(load))
         return m
 
-    def _parts(self):
+    def _parts(self, load):
         m = Module()
         c = self._config
 
@@ -218,7 +212,7 @@ class Lane(wiring.Component):
             return signal
 
         go, target, offers, ranges = (arrived(n) for n in ("go", "target", "offer", "range"))
-        scan, load = ScanSignature(c).create(), self.load_on
+        scan = ScanSignature(c).create()
         m.d.sync += [getattr(scan, n).eq(getattr(self.scan, n)) for n in scan.signature.members]
 
         def loaded(name: str, space: Space, depth: int) -> LoadedMemory:
@@ -499,8 +493,7 @@ class Lane(wiring.Component):
             ),
             parameters.eq(Mux(asked[Space.CHANNEL], channel.data, 0)),
             self.answer.eq(
-                self.answer_before
-                | Value.cast(parameters)
+                Value.cast(parameters)
                 | Mux(asked[Space.WEIGHT], Value.cast(stored), 0)
                 | Mux(asked[Space.POINTER], start, 0)
                 | Mux(asked[Space.STATE_EVEN], Value.cast(self.state), 0)

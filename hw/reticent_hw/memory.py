@@ -88,7 +88,7 @@ class LoadedMemory(wiring.Component):
             "attrs": {LOADED: 1},
         }
         self._memory = DeepMemory(**facts) if of_lane else memory.Memory(init=[], **facts)
-        members = {"load": In(LoadSignature(config))}
+        members = {"load": In(LoadSignature(config, of_lane=of_lane))}
         if of_lane:
             members["lane"] = In(config.lane_bits)
         super().__init__(members)
