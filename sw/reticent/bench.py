@@ -190,7 +190,7 @@ def check_game(
             statistics[lanes].add(
                 Decision(episode, bool(first), frame, result, 0.0, bool(over), 0, seconds)
             )
-            mispredicted[lanes] += models[lanes].step(frame, golden.delta) != result.cycles
+            mispredicted[lanes] += models[lanes].step(frame, golden.fired) != result.cycles
             if not first:
                 busiest[lanes].append(models[lanes].busiest)
             try:
@@ -380,7 +380,7 @@ def _prediction_speeds(
         if first:
             engine.reset()
         engine.step(frame)
-        events.append(engine.delta)
+        events.append(engine.fired)
     found = {}
     for lanes, core in cores.items():
         model = models[lanes]
