@@ -728,8 +728,9 @@ def _run(
     t: int, until: Any, pushed: Any, fifos: Any, order: Any, full: Any, count: Any
 ) -> None:  # fmt: skip
     """Lanes take ranges from t on."""
-    for lane in range(len(order)):
+    for lane in range(len(until)):
         until[lane] = until[lane] + t if until[lane] else -PIPELINE - 1
+    for lane in range(len(order)):
         order[lane, FREE] = t
     if len(pushed) == 1:
         for lane in range(len(order)):
