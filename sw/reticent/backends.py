@@ -87,7 +87,7 @@ class PredictingBackend(ModelBackend):
             outputs=result.outputs,
             events=result.events,
             significant=result.significant,
-            cycles=self._cycles.step(frame, self._engine.delta),
+            cycles=self._cycles.step(frame, self._engine.fired),
         )
 
 

@@ -7,6 +7,7 @@ golden model and through every co-simulated core, frame by frame, so that every 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -190,7 +191,7 @@ def check_game(
             statistics[lanes].add(
                 Decision(episode, bool(first), frame, result, 0.0, bool(over), 0, seconds)
             )
-            mispredicted[lanes] += models[lanes].step(frame, golden.delta) != result.cycles
+            mispredicted[lanes] += models[lanes].step(frame, golden.fired) != result.cycles
             if not first:
                 busiest[lanes].append(models[lanes].busiest)
             try:
@@ -260,64 +261,101 @@ def run_bench(
     *,
     steps: int,
     seed: int,
-    percent: str = "20",
+    percents: Sequence[str] = ("20",),
     show: Callable[[str, int], object] = lambda text, total: None,
 ) -> dict[str, Any]:
-    """All figures as plain JSON types, of agents with this share of their weights (see `ROUNDS`).
+    """All figures as plain JSON types, of agents with these shares of their weights (`ROUNDS`).
 
-    `results` has one entry for each game and build, see `Result.to_json`; `utilisation` has the
-    geometric mean and the worst of each build; `energy` has `energy.frame_energy` of each build on
-    the first game; `speeds` the decisions a second on the first game:
-    `sim` with the first build, `golden`, `float`, `dense` by runtime where it is installed, and
-    `modelled` at `MODELLED_HZ` for each build; `predicted` the frames a second of co-simulation and
-    cycle model on each build. `show(text, total)` is called before each of `total`
-    pieces of work.
+    `results` has one entry for each share, game and build, see `Result.to_json`, with `percent`;
+    `utilisation` has by share and build the geometric mean and the worst; of the first share,
+    `energy` has `energy.frame_energy` of each build on the first game; `speeds` the decisions a
+    second on the first game: `sim` with the first build, `golden`, `float`, `dense` by runtime
+    where it is installed, and `modelled` at `MODELLED_HZ` for each build; `predicted` the frames a
+    second of co-simulation and cycle model on each build. `seconds` of wall clock it took.
+    `show(text, total)` is called before each of `total` pieces of work.
+
+    What is found for a share, a game and a build is kept until all is found: a run that was
+    interrupted goes on where it was, as long as no source has changed.
     """
     from reticent_sim.build import build_folder, library
 
+    start = perf_counter()
     configs = {count: BuildConfig.for_lanes(count) for count in lanes}
-    total = len(configs) + len(games) * (steps + 1) + 1
+    rounds = [(percent, game) for percent in percents for game in games]
+    total = len(configs) + len(rounds) * (steps + 1) + 1
     for config in configs.values():
-        show(f"building the core with {config.lanes} lanes (a minute, once)", total)
+        show(f"building the core with {config.lanes} lanes (minutes, once)", total)
         library(config)
     results: list[dict[str, Any]] = []
     speeds: dict[str, Any] = {}
     predicted: dict[str, dict[str, float]] = {}
     energy: list[dict[str, Any]] = []
-    for game in games:
-        show(f"{game}: recording and compiling", total)
+    parts: list[Path] = []
+    sources = _sources()
+    for percent, game in rounds:
+        what = f"{game}, {percent} % of the weights"
+        show(f"{what}: recording and compiling", total)
         agent = bench_agent(game, percent)
         network = agent.quantised()
-        folder = build_folder() / "traces"
-        trace = load_trace(game, network, steps=steps, seed=seed, folder=folder)
+        trace = load_trace(game, network, steps=steps, seed=seed, folder=build_folder() / "traces")
+        facts = f"{sources} {game} {agent.label} {network.digest} {steps} {seed}"
+        kept = {
+            count: build_folder() / "bench" / f"{_digest(f'{facts} {config.hash}')}.json"
+            for count, config in configs.items()
+        }
+        parts += kept.values()
+        found = {count: _kept(path) for count, path in kept.items()}
+        first = (percent, game) == rounds[0]
         with ExitStack() as stack:
             cores, models = {}, {}
             for count, config in configs.items():
+                if found[count] and not first:
+                    continue
                 image = compile_network(network, config, list(agent.calibration))
                 models[count] = CycleModel(image)
                 cores[count] = image_backend("sim", image)
                 stack.callback(cores[count].close)
-            comparing = partial(show, f"{game}: comparing every frame", total)
-            found = check_game(agent, network, trace, cores, models, seed=seed, advance=comparing)
-            results += [result.to_json() for result in found.values()]
-            if game == games[0]:
+            missing = {count: core for count, core in cores.items() if not found[count]}
+            comparing = partial(show, f"{what}: comparing every frame", total)
+            if missing:
+                checked = check_game(
+                    agent, network, trace, missing, models, seed=seed, advance=comparing
+                )
+                for count, result in checked.items():
+                    found[count] = result.to_json() | {"percent": percent}
+                    _keep(kept[count], found[count])
+            else:
+                for _ in range(steps):
+                    comparing()
+            results += [found[count] for count in configs]
+            if first:
                 energy = [
                     frame_energy(network, config, trace.frames, trace.starts)
                     for config in configs.values()
                 ]
-                show(f"{game}: timing", total)
+                show(f"{what}: timing", total)
                 speeds = _speeds(agent.network, network, trace, cores[lanes[0]])
                 predicted = _prediction_speeds(network, trace, cores, models)
+    for path in parts:
+        path.unlink(missing_ok=True)
     return {
         "version": __version__,
         "steps": steps,
         "seed": seed,
         "threshold": DEFAULT_THRESHOLD,
+        "seconds": perf_counter() - start,
         "results": results,
-        "utilisation": {str(count): summary(results, count) for count in lanes},
+        "utilisation": {
+            percent: {
+                str(count): summary((r for r in results if r["percent"] == percent), count)
+                for count in lanes
+            }
+            for percent in percents
+        },
         "energy": {"game": games[0], "builds": energy},
         "speeds": {
             "game": games[0],
+            "percent": percents[0],
             "lanes": lanes[0],
             "decisions_per_second": speeds,
             "predicted": predicted,
@@ -325,10 +363,45 @@ def run_bench(
             "modelled": {
                 str(r["lanes"]): MODELLED_HZ / r["cycles"]["mean"]
                 for r in results
-                if r["game"] == games[0]
+                if (r["percent"], r["game"]) == rounds[0]
             },
         },
     }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sources() -> str:
+    """Changes with any source of the packages that the figures come from."""
+    import reticent
+    import reticent_hw
+    import reticent_sim
+
+    digest = hashlib.sha256()
+    for package in (reticent, reticent_hw, reticent_sim):
+        folder = Path(next(iter(package.__path__)))
+        for path in sorted(p for ending in ("py", "cpp", "v") for p in folder.rglob(f"*.{ending}")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What an interrupted run has found, or nothing."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _keep(path: Path, found: Mapping[str, Any]) -> None:
+    """Keep it for a run that goes on, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(found))
+    os.replace(part, path)
 
 
 def summary(results: Iterable[Mapping[str, Any]], lanes: int) -> dict[str, float | None]:
@@ -380,7 +453,7 @@ def _prediction_speeds(
         if first:
             engine.reset()
         engine.step(frame)
-        events.append(engine.delta)
+        events.append(engine.fired)
     found = {}
     for lanes, core in cores.items():
         model = models[lanes]

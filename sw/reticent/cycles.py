@@ -23,15 +23,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import types
+from numba.experimental import structref
 
 from .backend import Cycles
-from .compiled import inlined, kernel
+from .compiled import compiled, inlined, kernel
 from .image import Image, LayerMap
 from .layout import LOST_CAUSES, Register, Space, unpack
+from .vectors import (
+    LANES,
+    above,
+    beyond,
+    choose,
+    equal,
+    greatest,
+    larger,
+    load,
+    lowest,
+    minus,
+    ones,
+    plus,
+    spread,
+    store,
+    total,
+)
 
 __all__ = ["CycleModel"]
 
 Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.int32]
 Bits = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -64,23 +84,27 @@ class _Tables(NamedTuple):
     layers: Ints  # (layers, LAYER fields)
     rows: Ints  # (positions, ROW fields)
     columns: Ints  # (positions, COLUMN fields)
-    pointers: npt.NDArray[np.int32]  # (pointers, lanes)
-    # Of every neuron, in the order of `fired`: its position on the folded map, channel of its lane,
-    # and lane. `offsets[i]` is the first one whose events go to layer i.
-    neurons: npt.NDArray[np.int32]  # (neurons, 3)
-    offsets: Ints  # (layers + 1,) multiples of 8
+    pointers: Words  # (pointers, lanes) of whole vectors of lanes
+    # Of every neuron: its position on the folded map, channel of its lane, and lane.
+    neurons: Words  # (neurons, 3)
+    offsets: Ints  # (layers,) the first neuron whose events go to each layer; the first one's is 0
 
 
 class _Encoder(NamedTuple):
     """The input: its pixels, and the queues of its events."""
 
     shape: Ints  # (4,) frames in the stack, channels, height, width
-    fired: Bytes  # what fires: inputs of each stacked frame, oldest first, and then all neurons
+    # What fires in this frame, flat indices into the inputs of each layer, and where those of each
+    # layer begin; the last one is their end.
+    senders: Words  # (neurons and inputs,)
+    begins: Ints  # (layers + 1,)
+    fired: Bytes  # (inputs,) which of them fire: those of each stacked frame, oldest first
     frame: Bytes  # (height, width * channels)
     previous: Bytes  # and the frame before
-    counts: npt.NDArray[np.int32]  # (width * channels,) events of each pixel of this row
-    events: npt.NDArray[np.int32]  # (events, 3) y, x, slot
-    pushes: npt.NDArray[np.int32]  # (events,) when each was pushed; n is in queue n % streams
+    counts: Bytes  # (height, width * channels) events of each pixel that is still to come
+    crowds: Words  # (height,) events of each row
+    events: Words  # (events, 3) y, x, slot
+    pushes: Words  # (events,) when each was pushed; n is in queue n % streams
     queues: Ints  # (streams, fields)
     place: Ints  # see the names below
 
@@ -98,31 +122,31 @@ class _Generators(NamedTuple):
 class _Lanes(NamedTuple):
     """The lanes, and the ranges in their FIFOs.
 
-    FIFOs are rings: range n is in place n % places, with its arrival, phase and length, and once it
+    Arrays are as long as whole vectors; lanes that do not exist never get a range. FIFOs are rings:
+    range n is in place n % places, with its arrival, phase and length, and once it
     is known to be taken as the cycle in which it was.
     """
 
-    until: Ints  # (lanes,) the last cycle for which the lane has work
-    load: Ints  # (lanes,) multiplications of this frame
+    until: Words  # (lanes,) the last cycle for which the lane has work
+    loads: Words  # (lanes,) multiplications of this frame, in ranges that arrived
     fifos: Ints  # (streams, lanes, places)
-    pushed: Ints  # (streams, lanes) ranges that arrived
+    pushed: Words  # (streams, lanes) ranges that arrived
+    lengths: Words  # (lanes,) stored weights of the range that has just arrived
+    # Of the only stream:
+    takes: Words  # (lanes,) when the lane takes the range that has just arrived
     # Of several streams, as far as it is known:
-    taken: Ints  # (streams, lanes) ranges that were taken
+    taken: Words  # (streams, lanes) ranges that were taken
     order: Ints  # (lanes, fields) see the names below
-    woken: Ints  # (lanes,) when a single range last arrived at the idle lane
-    idle: Ints  # (lanes,) -1: the range that arrives finds the lane idle
-    snapshot: Ints  # (streams, lanes) ranges that had been taken by then
-    # Of the range that has just arrived at the only stream:
-    lengths: Ints  # (lanes,) stored weights
-    takes: Ints  # (lanes,) when the lane takes it
+    woken: Words  # (lanes,) when a single range last arrived at the idle lane
+    snapshot: Words  # (streams, lanes) ranges that had been taken by then
     full: Ints  # (streams, FULLS, fields) a ring: ranges that fill a FIFO
 
 
 class _Scanner(NamedTuple):
     """The groups of one pass, the walk through them, and the serialisers."""
 
-    groups: npt.NDArray[np.int32]  # (groups, 3) y, x, channel of the lanes
-    ranks: npt.NDArray[np.int32]  # (positions,) first group of each
+    groups: Words  # (groups, 3) y, x, channel of the lanes
+    ranks: Words  # (positions,) first group of each
     fires: Bits  # (groups,) which lanes fire
     walk: Ints  # see the names below
     finish: Ints  # (lanes,) when it may be examined; NEVER after it joined
@@ -142,12 +166,12 @@ class _Scanner(NamedTuple):
 (POINTER_BASE, TAPS, ROW_BASE, COLUMN_BASE, MAP_ROWS, MAP_COLUMNS, CHANNELS) = range(7)
 LOCAL = 12
 BEFORE, PHASE_TAPS, FIRST, COUNT, _, START = range(6)
-# Of _Encoder.place: row and column of the next pixel, whether the row's events are counted; events
-# of the current pixel that are left and the first stacked frame that may hold one; when the last
-# pixel was taken, left stages 1 to 4, and had its last event pushed; events pushed; and when the
-# next push is tried, NEVER after the last one.
-ROW, COLUMN, COUNTED, REST, PLANE = range(5)
-TAKEN, READ, ANSWERED, DECIDED, COMPARED, FINISHED, PUSHED, NEXT_PUSH = range(5, 13)
+# Of _Encoder.place: row and column of the next pixel; events of the current pixel that are left and
+# the first stacked frame that may hold one; when the last pixel was taken, left stages 1 to 4, and
+# had its last event pushed; events pushed; and when the next push is tried, NEVER after the last
+# one.
+ROW, COLUMN, REST, PLANE = range(4)
+TAKEN, READ, ANSWERED, DECIDED, COMPARED, FINISHED, PUSHED, NEXT_PUSH = range(4, 12)
 # Of _Encoder.queues: events that left, when the last one did, and the one before it; its depth.
 POPPED, LAST_POP, POP_BEFORE, DEPTH = range(4)
 # Of _Generators.now: which stages hold an event (bit i: stage i), which of those an event that
@@ -174,10 +198,10 @@ BEGINS, NUMBER, GROUP, LAP, JOINED, PARTED, MISSING, NEXT_FINISH, EARLIEST = ran
 # Of _Scanner.serialisers: groups under way or waiting, whether another one may be issued; groups
 # that entered and left `waiting`, whether one left in this cycle; the group that is sent.
 OUTSTANDING, CREDIT, ENTERED, LEFT, LEAVES, CURRENT = range(6)
-# Counters: ranges that were offered and that arrived, and when the last one will have;
-# multiplications in those that arrived, when the last ones did, and the lanes that were idle then.
+# Counters: ranges that were offered and that arrived, and when the last one will have; when the
+# last ones did, and the lanes that were idle then.
 # FULL of stream b and the one after it are the first and the end of its full ranges.
-OFFERED, ARRIVED, LAST_ARRIVAL, WORK, WOKEN_AT, WOKEN, FULL = range(7)
+OFFERED, ARRIVED, LAST_ARRIVAL, WOKEN_AT, WOKEN, FULL = range(6)
 NO_EVENTS, FIFO_FULL, LAYER_TAIL, SEQUENCER = range(len(LOST_CAUSES))
 NOT_RUNNING = -1
 
@@ -232,24 +256,18 @@ def _quiet_pixels(p: Any, number: int) -> None:
 
 
 @kernel
-def _count_row(y: int, shape: Any, fired: Any, counts: Any) -> bool:
-    """Count the events of each pixel of a row; returns whether there are any."""
-    planes, channels, height, width = shape
-    some = False
-    for plane in range(planes):
-        for channel in range(channels):
-            begin = ((plane * channels + channel) * height + y) * width
-            row = fired[begin : begin + width]
-            moved = np.uint8(0)
-            for x in range(width):
-                moved |= row[x]
-            if moved:
-                if not some:
-                    counts[:] = 0
-                some = True
-                for x in range(width):
-                    counts[x * channels + channel] += row[x]
-    return some
+def _take_in(encoder: Any) -> None:
+    """Spread the events of the input out over the map."""
+    _, channels, height, width = encoder.shape
+    senders, counts, crowds = encoder.senders, encoder.counts, encoder.crowds
+    crowds[:] = 0
+    for n in range(encoder.begins[1]):
+        at = senders[n]
+        encoder.fired[at] = 1
+        row = at // width
+        y, channel = row % height, row // height % channels
+        counts[y, (at - row * width) * channels + channel] += 1
+        crowds[y] += 1
 
 
 @kernel
@@ -268,19 +286,18 @@ def _next_pixel_with_events(encoder: Any, known: bool) -> None:
     Its events are pushed in the cycles after it was compared, one each. `known`: the host sends a
     row as unchanged where it is.
     """
-    p, counts = encoder.place, encoder.counts
-    height, pixels = encoder.shape[2], len(counts)
+    p, crowds = encoder.place, encoder.crowds
+    height, pixels = encoder.counts.shape
     while p[ROW] < height:
         y = p[ROW]
-        if not p[COUNTED]:
-            if not _count_row(y, encoder.shape, encoder.fired, counts):
-                if known and _is_same(encoder.frame[y], encoder.previous[y]):
-                    p[TAKEN] = max(p[TAKEN] + 1, p[READ])
-                else:
-                    _quiet_pixels(p, pixels)
-                p[ROW] += 1
-                continue
-            p[COUNTED], p[COLUMN] = 1, 0
+        if crowds[y] == 0:
+            if known and _is_same(encoder.frame[y], encoder.previous[y]):
+                p[TAKEN] = max(p[TAKEN] + 1, p[READ])
+            else:
+                _quiet_pixels(p, pixels)
+            p[ROW] += 1
+            continue
+        counts = encoder.counts[y]
         at = p[COLUMN]
         while at < pixels and counts[at] == 0:
             at += 1
@@ -289,10 +306,11 @@ def _next_pixel_with_events(encoder: Any, known: bool) -> None:
             _pixel(p)
             p[COLUMN] = at + 1
             p[REST], p[PLANE] = counts[at], 0
+            counts[at] = 0
             p[NEXT_PUSH] = p[COMPARED] + 1
             return
         p[ROW] += 1
-        p[COUNTED] = 0
+        p[COLUMN] = 0
     p[NEXT_PUSH] = NEVER
 
 
@@ -314,8 +332,11 @@ def _push(encoder: Any, t: int, known: bool) -> None:
         return
     y, at = p[ROW], p[COLUMN] - 1
     x, channel = at // channels, at % channels
-    while not encoder.fired[((p[PLANE] * channels + channel) * height + y) * width + x]:
+    at = ((p[PLANE] * channels + channel) * height + y) * width + x
+    while not encoder.fired[at]:
         p[PLANE] += 1
+        at += channels * height * width
+    encoder.fired[at] = 0
     encoder.events[n, 0], encoder.events[n, 1] = y, x
     encoder.events[n, 2] = p[PLANE] * channels + channel
     encoder.pushes[n] = t
@@ -486,98 +507,96 @@ def _accept(
 
 
 @inlined
-def _length(lane: int, begin: Any, end: Any, mask: Any) -> int:
-    """Stored weights of a range in a lane: what it multiplies, if it is for this lane."""
-    length = end[lane] - begin[lane]
-    if mask != ALL and not (mask >> np.uint64(lane)) & ONE:
-        length = 0
-    return length
+def _lengths(pointers: Any, begin: int, end: int, lane: Any, mask: Any) -> Any:
+    """Stored weights of a range in a vector of lanes: what they multiply, if it is for them."""
+    first = load(pointers, np.uint64(begin * pointers.shape[1]) + lane)
+    length = minus(load(pointers, np.uint64(end * pointers.shape[1]) + lane), first)
+    return choose(np.uint32(mask >> lane), length, spread(length, 0))
 
 
-# Whether a range brings a lane anything is no branch in the functions that follow, because nobody
-# could predict it: `some` is 1 or 0, and -some selects. It is computed in a way in which the
-# compiler does not see a comparison, from which it would make a branch again.
-
-
-@kernel
+@inlined
 def _land_alone(
-    begin: Any, end: Any, mask: Any, earliest: int, most: int, until: Any, load: Any, lengths: Any,
-    takes: Any, pushed: Any, fifos: Any,
-) -> tuple[int, int, int]:  # fmt: skip
+    pointers: Any, begin: int, end: int, mask: Any, earliest: int, most: int, until: Any,
+    loads: Any, lengths: Any, takes: Any, pushed: Any, fifos: Any,
+) -> tuple[int, int]:  # fmt: skip
     """A range of the only stream arrives; lanes without any of it drop it.
 
-    Ranges are taken in order: each as soon as the lane has done everything before. Returns its
-    multiplications, how many lanes were idle, and until when a FIFO is full (below 0: none).
+    Ranges are taken in order: each as soon as the lane has done everything before. Returns how many
+    lanes were idle, and until when a FIFO is full (below 0: none).
     """
-    places = fifos.shape[1] - 1
-    # Loops over few arrays each, so that the compiler makes vectors of them.
-    for lane in range(len(until)):
-        lengths[lane] = end[lane] - begin[lane]
-    if mask != ALL:
-        for lane in range(len(until)):
-            lengths[lane] = _length(lane, begin, end, mask)
-    work, woken, latest = 0, 0, 0
-    for lane in range(len(until)):
-        length, before = lengths[lane], until[lane]
-        some = length + LENGTH_MASK >> PHASE_BIT
-        take = max(before, earliest)
-        takes[lane] = take
-        after = before + ((take + length - before) & -some)
-        until[lane] = after
-        woken += some & (before - earliest >> 63)
-        latest = max(latest, after)
-        load[lane] += length
-        work += length
-    for lane in range(len(until)):
-        n = pushed[lane]
+    places = np.uint64(fifos.shape[1] - 1)
+    wakes, filled = 0, -1
+    for lane in range(np.uint64(0), np.uint64(len(until)), np.uint64(LANES)):
+        length, before = _lengths(pointers, begin, end, lane, mask), load(until, lane)
+        some, soonest = beyond(length, np.int32(0)), spread(before, earliest)
+        take = larger(before, soonest)
+        after = choose(some, plus(take, length), before)
+        wakes += ones(some & above(soonest, before))
+        late = np.uint32(some & above(after, spread(before, earliest + most - 1)))
+        store(until, lane, after)
+        store(loads, lane, plus(load(loads, lane), length))
+        store(takes, lane, take)
         # A range that is dropped leaves its place to the next one.
-        fifos[lane, n & places] = takes[lane]
-        pushed[lane] = n + (lengths[lane] + LENGTH_MASK >> PHASE_BIT)
-    filled = -1
-    if latest - earliest >= most:  # else no lane is as far behind as ranges that it must take
-        for lane in range(len(until)):
-            some = lengths[lane] + LENGTH_MASK >> PHASE_BIT
-            filled = max(filled, fifos[lane, (pushed[lane] - 1 - most) & places] | (some - 1))
-    return work, woken, filled
+        for here in range(lane, min(lane + np.uint64(LANES), np.uint64(len(fifos)))):
+            fifos[here, np.uint64(pushed[here]) & places] = takes[here]
+        n = load(pushed, lane)
+        store(pushed, lane, plus(n, choose(some, spread(n, 1), spread(n, 0))))
+        while late:  # else the lane is not as far behind as ranges that it must take
+            here = lane + lowest(late)
+            late &= late - np.uint32(1)
+            taken = fifos[here, np.uint64(pushed[here] - 1 - most) & places]
+            if taken > filled:
+                filled = taken
+    return wakes, filled
 
 
-@kernel
+@inlined
 def _land(
-    begin: Any, end: Any, mask: Any, stamp: int, earliest: int, most: int, until: Any, load: Any,
-    pushed: Any, taken: Any, fifos: Any, woken: Any, idle: Any,
-) -> tuple[int, int, int]:  # fmt: skip
+    pointers: Any, begin: int, end: int, mask: Any, stamp: int, earliest: int, most: int,
+    until: Any, loads: Any, lengths: Any, pushed: Any, taken: Any, fifos: Any, woken: Any,
+    snapshot: Any,
+) -> tuple[Any, Any]:  # fmt: skip
     """A range of one of several streams arrives; lanes without any of it drop it.
 
-    Returns its multiplications, how many lanes were `idle`, and whether a FIFO may be full.
+    Returns the lanes that were idle, and those whose FIFO may be full, or has no place left for
+    what is not known to be taken.
     """
-    places = fifos.shape[1] - 1
-    work, number, crowded = 0, 0, 0
-    arrival = earliest - 1
-    for lane in range(len(until)):
-        length = _length(lane, begin, end, mask)
-        n, before = pushed[lane], until[lane]
-        some = length + LENGTH_MASK >> PHASE_BIT
-        fifos[lane, n & places] = stamp + length
-        crowded |= some & (taken[lane] + most - 1 - n >> 63)
-        wakes = some & (before - earliest >> 63)
-        idle[lane] = -wakes
-        number += wakes
+    places = np.uint64(fifos.shape[1] - 1)
+    wakes, crowded = NONE, NONE
+    arrival = stamp >> ARRIVED_BIT
+    for lane in range(np.uint64(0), np.uint64(len(until)), np.uint64(LANES)):
+        length, before = _lengths(pointers, begin, end, lane, mask), load(until, lane)
+        some, soonest = beyond(length, np.int32(0)), spread(before, earliest)
+        after = choose(some, plus(larger(before, soonest), length), before)
+        store(until, lane, after)
+        store(loads, lane, plus(load(loads, lane), length))
+        store(lengths, lane, length)
+        for here in range(lane, min(lane + np.uint64(LANES), np.uint64(len(fifos)))):
+            fifos[here, np.uint64(pushed[here]) & places] = stamp + lengths[here]
+        n = load(pushed, lane)
+        store(pushed, lane, plus(n, choose(some, spread(n, 1), spread(n, 0))))
+        # No lane has more ranges to take than cycles of work, nor than came since it was idle.
+        known = load(taken, lane)
+        late = above(after, spread(before, earliest + most - 1))
+        late &= above(minus(n, larger(known, load(snapshot, lane))), spread(n, most - 1))
+        late |= above(minus(n, known), spread(n, fifos.shape[1] - 3))
+        crowded |= np.uint64(np.uint32(some & late)) << lane
         # Two that meet an idle lane at once: the order matters.
-        both = some - wakes if woken[lane] == arrival else 0
-        woken[lane] = (woken[lane] | -both) & (wakes - 1) | arrival & -wakes
-        until[lane] = before + ((max(before, earliest) + length - before) & -some)
-        pushed[lane] = n + some
-        load[lane] += length
-        work += length
-    return work, number, crowded
+        idle, last = np.uint32(some & above(soonest, before)), load(woken, lane)
+        now = spread(last, arrival)
+        both = np.uint32(some & ~idle & equal(last, now))
+        store(woken, lane, choose(idle, now, choose(both, spread(last, -1), last)))
+        wakes |= np.uint64(idle) << lane
+    return wakes, crowded
 
 
-@kernel
-def _snapshot(idle: Any, pushed: Any, mine: int, snapshot: Any) -> None:
-    """Keep how many ranges came before the one that met an `idle` lane; `mine`: it is one of
-    them."""
-    for lane in range(len(idle)):
-        snapshot[lane] += (pushed[lane] - mine - snapshot[lane]) & idle[lane]
+@inlined
+def _snapshot(wakes: Any, pushed: Any, mine: int, snapshot: Any) -> None:
+    """Keep how many ranges came before the one that wakes lanes; `mine`: it is one of them."""
+    for lane in range(np.uint64(0), np.uint64(len(pushed)), np.uint64(LANES)):
+        n = load(pushed, lane)
+        before = minus(n, spread(n, mine))
+        store(snapshot, lane, choose(np.uint32(wakes >> lane), before, load(snapshot, lane)))
 
 
 @kernel
@@ -589,36 +608,47 @@ def _take_turns(
     It takes the layer before first, then the streams in turns. If it was idle in between and then
     met a single range, what was before does not matter: then `taken` alone tells of it.
     """
-    streams, places = len(pushed), fifos.shape[2] - 1
-    at, turn = order[lane, FREE], order[lane, TURN]
-    if at <= woken[lane] < t - ROOM - 2:
-        at = woken[lane] + 1
-        for b in range(streams):
-            taken[b, lane] = snapshot[b, lane]
+    # Unsigned: the compiler then knows that no index counts from the end.
+    streams, places = np.uint64(len(pushed)), np.uint64(fifos.shape[2] - 1)
+    here = np.uint64(lane)
+    at: Any = order[here, FREE]
+    turn: Any = np.uint64(order[here, TURN])
+    if at <= woken[here] < t - ROOM - 2:
+        at = np.int64(woken[here]) + 1
+        for other in range(streams):
+            taken[other, here] = snapshot[other, here]
     while at <= t:
-        chosen, oldest, length, first = 0, NEVER, 0, NEVER
-        b = turn
+        chosen, oldest, found = turn, NEVER, 0
+        b: Any = turn
         for _ in range(streams):
-            n = taken[b, lane]
-            if n < pushed[b, lane]:
-                head = fifos[b, lane, n & places]
-                arrival, phase = head >> ARRIVED_BIT, (head >> PHASE_BIT) & PHASE_MASK
-                if arrival >= at:
-                    first = min(first, arrival)
-                elif phase < oldest:
-                    chosen, oldest, length = b, phase, head & LENGTH_MASK
-            b = b + 1 if b + 1 < streams else 0
+            n: Any = np.uint64(taken[b, here])
+            if n < np.uint64(pushed[b, here]):
+                head = fifos[b, here, n & places]
+                phase = (head >> PHASE_BIT) & PHASE_MASK
+                if phase < oldest and head >> ARRIVED_BIT < at:
+                    chosen, oldest, found = b, phase, head
+            b += ONE
+            if b == streams:
+                b = NONE
         if oldest == NEVER:
+            first = NEVER
+            for other in range(streams):
+                n = np.uint64(taken[other, here])
+                if n < np.uint64(pushed[other, here]):
+                    first = min(first, fifos[other, here, n & places] >> ARRIVED_BIT)
             if first == NEVER:
                 break
             at = first + 1
             continue
-        fifos[chosen, lane, taken[chosen, lane] & places] = at
-        taken[chosen, lane] += 1
-        at += length
-        order[lane, FREE] = at
-        turn = chosen + 1 if chosen + 1 < streams else 0
-    order[lane, TURN] = turn
+        n = np.uint64(taken[chosen, here])
+        fifos[chosen, here, n & places] = at
+        taken[chosen, here] += 1
+        at += found & LENGTH_MASK
+        order[here, FREE] = at
+        turn = chosen + ONE
+        if turn == streams:
+            turn = NONE
+    order[here, TURN] = turn
 
 
 @inlined
@@ -634,24 +664,26 @@ def _fills(full: Any, count: Any, b: int, since: int, until: int, lane: int, tak
 
 @kernel
 def _note_full(
-    b: int, begin: Any, end: Any, mask: Any, arrival: int, running: bool, most: int, pushed: Any,
-    taken: Any, fifos: Any, order: Any, woken: Any, snapshot: Any, full: Any, count: Any,
+    b: int, crowded: Any, arrival: int, running: bool, most: int, pushed: Any, taken: Any,
+    fifos: Any, order: Any, woken: Any, snapshot: Any, full: Any, count: Any,
 ) -> None:  # fmt: skip
-    """Note the lanes whose FIFO of stream b is full since a range has arrived there."""
-    for lane in range(pushed.shape[1]):
+    """Note which of the `crowded` lanes have a full FIFO of stream b since a range arrived."""
+    while crowded:
+        bit = crowded & (~crowded + ONE)
+        crowded ^= bit
+        lane = _index(bit)
         takes = pushed[b, lane] - 1 - most
-        if taken[b, lane] <= takes and _length(lane, begin, end, mask) > 0:
-            if running:
-                _take_turns(lane, arrival, pushed, taken, fifos, order, woken, snapshot)
-            if taken[b, lane] <= takes:
-                _fills(full, count, b, arrival, NEVER, lane, takes)
+        if running:
+            _take_turns(lane, arrival, pushed, taken, fifos, order, woken, snapshot)
+        if taken[b, lane] <= takes:
+            _fills(full, count, b, arrival, NEVER, lane, takes)
 
 
 @inlined
 def _arrive(
-    t: int, go: int, most: int, pointers: Any, until: Any, load: Any, pushed: Any, taken: Any,
-    fifos: Any, order: Any, woken: Any, idle: Any, lengths: Any, takes: Any, snapshot: Any,
-    full: Any, way: Any, way_mask: Any, count: Any,
+    t: int, go: int, most: int, pointers: Any, until: Any, loads: Any, pushed: Any, taken: Any,
+    fifos: Any, order: Any, woken: Any, lengths: Any, takes: Any, snapshot: Any, full: Any,
+    way: Any, way_mask: Any, count: Any,
 ) -> None:  # fmt: skip
     """Ranges that were under way before t arrive. Lanes take them from `go` on."""
     running = go < NEVER
@@ -659,35 +691,36 @@ def _arrive(
         at = count[ARRIVED] & (RING - 1)
         count[ARRIVED] += 1
         arrival, b, mask = way[at, ARRIVAL], way[at, STREAM], way_mask[at]
-        begin, end = pointers[way[at, BEGIN]], pointers[way[at, END]]
+        begin, end = way[at, BEGIN], way[at, END]
         # Before the frame runs, lanes take nothing: their times count from its start.
         earliest = max(arrival + 1, go) if running else 0
         if len(pushed) == 1:
-            work, wakes, filled = _land_alone(
-                begin, end, mask, earliest, most, until, load, lengths, takes, pushed[0], fifos[0]
-            )
+            woke, filled = _land_alone(
+                pointers, begin, end, mask, earliest, most, until, loads, lengths, takes, pushed[0],
+                fifos[0],
+            )  # fmt: skip
             if filled > (arrival if running else -1):
                 _fills(full, count, 0, arrival, filled, 0, 0)
         else:
             stamp = (arrival << ARRIVED_BIT) | (way[at, PHASE] << PHASE_BIT)
-            work, wakes, crowded = _land(
-                begin, end, mask, stamp, earliest, most, until, load, pushed[b], taken[b],
-                fifos[b], woken, idle,
+            wakes, crowded = _land(
+                pointers, begin, end, mask, stamp, earliest, most, until, loads, lengths, pushed[b],
+                taken[b], fifos[b], woken, snapshot[b],
             )  # fmt: skip
+            woke = ones(np.uint32(wakes)) + ones(np.uint32(wakes >> np.uint64(32)))
             if wakes:
                 for other in range(len(pushed)):
                     mine = 1 if other == b else 0
-                    _snapshot(idle, pushed[other], mine, snapshot[other])
+                    _snapshot(wakes, pushed[other], mine, snapshot[other])
             if crowded:
                 _note_full(
-                    b, begin, end, mask, arrival, running, most, pushed, taken, fifos, order,
-                    woken, snapshot, full, count,
+                    b, crowded, arrival, running, most, pushed, taken, fifos, order, woken,
+                    snapshot, full, count,
                 )  # fmt: skip
-        count[WORK] += work
         if count[WOKEN_AT] != arrival:
             count[WOKEN_AT] = arrival
             count[WOKEN] = 0
-        count[WOKEN] += wakes
+        count[WOKEN] += woke
 
 
 @kernel
@@ -697,9 +730,10 @@ def _run(
     """Lanes take ranges from t on."""
     for lane in range(len(until)):
         until[lane] = until[lane] + t if until[lane] else -PIPELINE - 1
+    for lane in range(len(order)):
         order[lane, FREE] = t
     if len(pushed) == 1:
-        for lane in range(len(until)):
+        for lane in range(len(order)):
             for n in range(pushed[0, lane]):
                 fifos[0, lane, n] += t
         for at in range(count[FULL], count[FULL + 1]):
@@ -739,12 +773,12 @@ def _full_until(
 
 
 @inlined
-def _busy(t: int, until: Any, count: Any) -> int:
+def _busy(t: int, until: Any, loads: Any, count: Any) -> int:
     """Lane-cycles that multiplied up to t; everything that arrived up to t has been taken in."""
-    ahead = 0
-    for lane in range(len(until)):
-        ahead += max(until[lane] - t, 0)
-    busy = count[WORK] - ahead
+    busy = 0
+    for lane in range(np.uint64(0), np.uint64(len(until)), np.uint64(LANES)):
+        ahead = minus(load(until, lane), spread(load(until, lane), t))
+        busy += total(minus(load(loads, lane), larger(ahead, spread(ahead, 0))))
     if count[WOKEN_AT] == t:
         busy += count[WOKEN]
     return busy
@@ -753,10 +787,10 @@ def _busy(t: int, until: Any, count: Any) -> int:
 @inlined
 def _latest(until: Any) -> int:
     """When the last lane has done all of its work."""
-    latest = until[0]
-    for lane in range(1, len(until)):
-        latest = max(latest, until[lane])
-    return latest
+    latest = load(until, np.uint64(0))
+    for lane in range(np.uint64(LANES), np.uint64(len(until)), np.uint64(LANES)):
+        latest = larger(latest, load(until, lane))
+    return greatest(latest)
 
 
 # The scanner.
@@ -764,14 +798,13 @@ def _latest(until: Any) -> int:
 
 @kernel
 def _begin_pass(
-    t: int, source: Any, everything: bool, first: int, fired: Any, words: Any, neurons: Any,
-    marks: Any, arrived: int, scanner: Any,
+    t: int, source: Any, everything: bool, senders: Any, neurons: Any, marks: Any, arrived: int,
+    scanner: Any,
 ) -> None:  # fmt: skip
-    """List the groups of a pass over `source` that begins at t, and which of their neurons fire.
+    """List the groups of a pass over `source` that begins at t, and which of its `neurons` fire.
     The last range has or will have `arrived`.
 
-    Its neurons are those from `first` on, eight to a word of `words`. A neuron that fires lies at a
-    position that is examined.
+    A neuron that fires lies at a position that is examined.
     """
     rows, columns, channels = source[MAP_ROWS], source[MAP_COLUMNS], source[CHANNELS]
     groups, ranks, fires, walk = scanner.groups, scanner.ranks, scanner.fires, scanner.walk
@@ -784,12 +817,9 @@ def _begin_pass(
                     groups[number, 0], groups[number, 1], groups[number, 2] = y, x, k
                     fires[number] = NONE
                     number += 1
-    for word in range(len(words)):
-        if words[word]:
-            for n in range(first + 8 * word, first + 8 * word + 8):
-                if fired[n]:
-                    group = ranks[neurons[n, 0]] + neurons[n, 1]
-                    fires[group] |= ONE << np.uint64(neurons[n, 2])
+    for neuron in senders:
+        group = ranks[neurons[neuron, 0]] + neurons[neuron, 1]
+        fires[group] |= ONE << np.uint64(neurons[neuron, 2])
     scanner.flying[:] = -1
     scanner.serialisers[:] = 0
     scanner.serialisers[:, CREDIT] = 1
@@ -904,8 +934,8 @@ def _next_answer(t: int, flying: Any) -> int:
 
 @kernel
 def _frame(
-    tables: Any, encoder: Any, generators: Any, lanes: Any, scanner: Any, words: Any, most: int,
-    everything: bool, count: Any, cycles: Any, lost: Any,
+    tables: Any, encoder: Any, generators: Any, lanes: Any, scanner: Any, count: Any, cycles: Any,
+    lost: Any, most: int, everything: bool,
 ) -> tuple[int, int]:  # fmt: skip
     """Run one frame; `everything`: it is sent whole, and all neurons are examined.
 
@@ -921,8 +951,8 @@ def _frame(
     )
     until, pushed, taken, fifos = lanes.until, lanes.pushed, lanes.taken, lanes.fifos
     order, full = lanes.order, lanes.full
-    woken, idle, snapshot = lanes.woken, lanes.idle, lanes.snapshot
-    load, lengths, takes = lanes.load, lanes.lengths, lanes.takes
+    woken, snapshot = lanes.woken, lanes.snapshot
+    loads, lengths, takes = lanes.loads, lanes.lengths, lanes.takes
     walk, active, sending = scanner.walk, scanner.active, scanner.sending
     serialisers, waiting, waiting_group = (
         scanner.serialisers, scanner.waiting, scanner.waiting_group
@@ -931,7 +961,7 @@ def _frame(
     groups, members = scanner.groups, scanner.members
 
     last = len(tables.layers) - 1
-    streams, lane_count = len(now), len(until)
+    streams, lane_count = len(now), len(order)
     place[:] = 0
     place[TAKEN : FINISHED + 1] = -1
     for b in range(streams):
@@ -939,15 +969,18 @@ def _frame(
         queues[b, LAST_POP] = queues[b, POP_BEFORE] = -3
     now[:] = 0
     until[:] = 0
-    load[:] = 0
+    loads[:] = 0
     pushed[:] = 0
     taken[:] = 0
     woken[:] = -2
+    snapshot[:] = 0
     if streams == 1:
         fifos[:] = -1
     generators.marks[:] = 0
     count[:] = 0
     count[LAST_ARRIVAL] = -2
+    lost[:] = 0
+    _take_in(encoder)
     _next_pixel_with_events(encoder, not everything)
 
     t, phase = 0, 0
@@ -959,8 +992,8 @@ def _frame(
     cause, since, busy_before = NOT_RUNNING, 0, 0
     while True:
         _arrive(
-            t, go, most, pointers, until, load, pushed, taken, fifos, order, woken, idle, lengths,
-            takes, snapshot, full, way, way_mask, count,
+            t, go, most, pointers, until, loads, pushed, taken, fifos, order, woken, lengths, takes,
+            snapshot, full, way, way_mask, count,
         )  # fmt: skip
         if starts:
             running, starts, go = True, False, t + GO
@@ -1048,7 +1081,7 @@ def _frame(
                 reason = LAYER_TAIL
             if reason != cause:
                 if cause != NOT_RUNNING:
-                    busy = _busy(t - 1, until, count) if t - 1 > go else 0
+                    busy = _busy(t - 1, until, loads, count) if t - 1 > go else 0
                     lost[cause] += lane_count * (t - since) - (busy - busy_before)
                     busy_before = busy
                 cause, since = reason, t
@@ -1071,11 +1104,11 @@ def _frame(
             phase += 1
             target = tables.layers[phase]
             local = target[LOCAL] != 0
-            begin, end = tables.offsets[phase], tables.offsets[phase + 1]
+            senders = encoder.senders[encoder.begins[phase] : encoder.begins[phase + 1]]
+            neurons = tables.neurons[tables.offsets[phase] :]
             _begin_pass(
-                t + 1, source, everything, begin, encoder.fired, words[begin // 8 : end // 8],
-                tables.neurons, marks, count[LAST_ARRIVAL], scanner,
-            )  # fmt: skip
+                t + 1, source, everything, senders, neurons, marks, count[LAST_ARRIVAL], scanner
+            )
             marks = generators.marks[phase & 1]
             marks[:] = 0
             first_cycle, settled, moved = True, False, True
@@ -1111,13 +1144,47 @@ def _frame(
         if streams > 1:
             # Whose turn it is in the next frame.
             _take_turns(lane, NEVER - 1, pushed, taken, fifos, order, woken, snapshot)
-    total, busy = t + 1 - began, count[WORK]
+    cycles_all, busy = t + 1 - began, _busy(t, until, loads, count)
     lost[cause] += lane_count * (t + 1 - since) - (busy - busy_before)
     early = began - (place[TAKEN] + 1)  # from the last pixel to phase 0
     if early > 0:
-        total += early
+        cycles_all += early
         lost[SEQUENCER] += lane_count * early
-    return total, busy
+    return cycles_all, busy
+
+
+@structref.register
+class _MachineType(types.StructRef):  # type: ignore[misc]
+    """The compiler's type of a `_Machine`."""
+
+
+class _Machine(structref.StructRefProxy):  # type: ignore[misc]
+    """All arrays as one reference: passing each would cost a tenth of a frame."""
+
+
+structref.define_proxy(
+    _Machine,
+    _MachineType,
+    ["tables", "encoder", "generators", "lanes", "scanner", "count", "cycles", "lost"],
+)
+
+
+@compiled
+def _bind(
+    tables: Any, encoder: Any, generators: Any, lanes: Any, scanner: Any, count: Any, cycles: Any,
+    lost: Any,
+) -> Any:  # fmt: skip
+    """Compiled only because the compiler keeps the result on disk."""
+    return _Machine(tables, encoder, generators, lanes, scanner, count, cycles, lost)
+
+
+@compiled
+def _run_frame(machine: Any, most: int, everything: bool) -> tuple[int, int]:
+    """`_frame` of a machine."""
+    return _frame(
+        machine.tables, machine.encoder, machine.generators, machine.lanes, machine.scanner,
+        machine.count, machine.cycles, machine.lost, most, everything,
+    )  # fmt: skip
 
 
 class CycleModel:
@@ -1142,36 +1209,27 @@ class CycleModel:
         height, width, channels = image.frame_shape
         stack = image.registers[int(Register.STACK)]
         events = stack * channels * height * width
-        # What fires, input by input: each part begins at a multiple of eight bytes.
-        shapes = [(stack * channels, height, width), *(layer.shape for layer in image.layers[:-1])]
-        sizes = [-(-int(np.prod(shape)) // 8) * 8 for shape in shapes]
-        offsets = np.cumsum([0, *sizes])
-        fired = np.zeros(offsets[-1], np.uint8)
-        self._inputs = [
-            fired[begin : begin + int(np.prod(shape))].view(np.bool_).reshape(shape)
-            for begin, shape in zip(offsets, shapes, strict=False)
-        ]
-        self._words = fired.view(np.uint64)
-        neurons = ints(len(fired), 3)
-        for layer, begin in zip(image.layers, offsets[1:-1], strict=False):
-            found = _neurons(layer, lanes)
-            neurons[begin : begin + len(found)] = found
-
-        pointers = table(Space.POINTER)[:, :, 0].T
-        self._tables = _Tables(
+        inputs = events + sum(int(np.prod(layer.shape)) for layer in image.layers[:-1])
+        places = [_neurons(layer, lanes) for layer in image.layers[:-1]]
+        whole = -(-lanes // LANES) * LANES  # of the lanes' vectors
+        pointers = np.pad(table(Space.POINTER)[:, :, 0].T, ((0, 0), (0, whole - lanes)))
+        tables = _Tables(
             layers=table(Space.LAYER),
             rows=table(Space.ROW),
             columns=table(Space.COLUMN),
-            pointers=np.ascontiguousarray(pointers, np.int32),
-            neurons=neurons,
-            offsets=offsets,
+            pointers=pointers.astype(np.int32, order="C"),
+            neurons=np.concatenate(places or [np.zeros((0, 3), np.int64)]).astype(np.int32),
+            offsets=np.cumsum([0, 0, *map(len, places)]),
         )
-        self._encoder = _Encoder(
+        self._encoder = encoder = _Encoder(
             shape=np.array([stack, channels, height, width], np.int64),
-            fired=fired,
+            senders=ints(inputs),
+            begins=np.zeros(len(image.layers) + 1, np.int64),
+            fired=np.zeros(events, np.uint8),
             frame=np.zeros((height, width * channels), np.uint8),
             previous=np.zeros((height, width * channels), np.uint8),
-            counts=ints(width * channels),
+            counts=np.zeros((height, width * channels), np.uint8),
+            crowds=ints(height),
             events=ints(events, 3),
             pushes=ints(events),
             queues=np.zeros((streams, DEPTH + 1), np.int64),
@@ -1180,27 +1238,27 @@ class CycleModel:
         self._encoder.queues[:, DEPTH] = config.queue_depth // streams
         folded = [layer.folded for layer in image.layers]
         rows, columns = (max(shape[axis] for shape in folded) for axis in (1, 2))
-        self._generators = _Generators(
+        generators = _Generators(
             now=np.zeros((streams, PAIRS + 1), np.int64),
             works=np.zeros((streams, WORKS, PAIRS + 1), np.int64),
             way=np.zeros((RING, PHASE + 1), np.int64),
             way_mask=np.zeros(RING, np.uint64),
             marks=np.zeros((2, rows, columns), np.uint8),
         )
-        places = 1 << config.fifo_depth.bit_length()
+        # With several streams what a lane takes is worked out later: there is room for more.
+        depth = 1 << config.fifo_depth.bit_length() + (streams > 1)
         self._most = config.fifo_depth - config.fifo_margin  # ranges in a FIFO that still has room
-        self._lanes = _Lanes(
-            until=np.zeros(lanes, np.int64),
-            load=np.zeros(lanes, np.int64),
-            fifos=np.zeros((streams, lanes, places), np.int64),
-            pushed=np.zeros((streams, lanes), np.int64),
-            taken=np.zeros((streams, lanes), np.int64),
+        self._lanes = state = _Lanes(
+            until=ints(whole),
+            loads=ints(whole),
+            fifos=np.zeros((streams, lanes, depth), np.int64),
+            pushed=ints(streams, whole),
+            lengths=ints(whole),
+            takes=ints(whole),
+            taken=ints(streams, whole),
             order=np.zeros((lanes, TURN + 1), np.int64),
-            woken=np.zeros(lanes, np.int64),
-            idle=np.zeros(lanes, np.int64),
-            lengths=np.zeros(lanes, np.int64),
-            takes=np.zeros(lanes, np.int64),
-            snapshot=np.zeros((streams, lanes), np.int64),
+            woken=ints(whole),
+            snapshot=ints(streams, whole),
             full=np.zeros((streams, FULLS, TAKES + 1), np.int64),
         )
         groups = max(
@@ -1208,7 +1266,7 @@ class CycleModel:
             for shape, layer in zip(folded, image.layers, strict=True)
         )
         per_stream = lanes // streams
-        self._scanner = _Scanner(
+        scanner = _Scanner(
             groups=ints(groups, 3),
             ranks=ints(rows * columns),
             fires=np.zeros(groups, np.uint64),
@@ -1227,7 +1285,12 @@ class CycleModel:
             waiting_group=np.zeros((streams, RING), np.int64),
             sending=np.zeros(streams, np.uint64),
         )
-        self._count = np.zeros(FULL + 2 * streams, np.int64)
+        self._cycles = np.zeros(len(image.layers), np.int64)
+        self._lost = np.zeros(len(LOST_CAUSES), np.int64)
+        self._machine = _bind(
+            tables, encoder, generators, state, scanner, np.zeros(FULL + 2 * streams, np.int64),
+            self._cycles, self._lost,
+        )  # fmt: skip
         self.reset()
 
     def reset(self) -> None:
@@ -1239,37 +1302,35 @@ class CycleModel:
     def busiest(self) -> int:
         """Multiplications of the lane that had most of them in the last frame: with this placement
         no frame with these events takes fewer cycles."""
-        return int(self._lanes.load.max())
+        return int(self._lanes.loads.max())
 
     def compile(self) -> None:
         """Compile the model now, so that no frame is timed with it; it starts as after `reset`."""
-        silent = [np.zeros(part.shape, np.bool_) for part in self._inputs]
+        silent = [np.zeros(0, np.int32) for _ in self.image.layers]
         self.step(np.zeros(self.image.frame_shape, np.uint8), silent)
         self.reset()
 
-    def step(self, frame: npt.NDArray[np.uint8], deltas: Sequence[npt.NDArray[Any]]) -> Cycles:
+    def step(self, frame: npt.NDArray[np.uint8], fired: Sequence[npt.NDArray[Any]]) -> Cycles:
         """Cycles of one frame (height, width[, channels]) with its events.
 
-        `deltas[i]` (channels, height, width) are the events into layer i, as `Golden.delta` and
-        `Engine.delta` give them after the same frame.
+        `fired[i]` are the events into layer i, in any order: flat indices into (channels, height,
+        width), as `Golden.fired` and `Engine.fired` give them after the same frame.
         """
         encoder = self._encoder
         encoder.previous[:] = encoder.frame
         encoder.frame[:] = frame.reshape(encoder.frame.shape)
-        for part, delta in zip(self._inputs, deltas, strict=True):
-            np.not_equal(delta, 0, out=part)
-        cycles = np.zeros(len(self.image.layers), np.int64)
-        lost = np.zeros(len(LOST_CAUSES), np.int64)
-        total, busy = _frame(
-            self._tables, encoder, self._generators, self._lanes, self._scanner, self._words,
-            self._most, self._fresh, self._count, cycles, lost,
-        )  # fmt: skip
+        end = 0
+        for i, part in enumerate(fired):
+            begin, end = end, end + len(part)
+            encoder.senders[begin:end] = part
+            encoder.begins[i + 1] = end
+        total, busy = _run_frame(self._machine, self._most, self._fresh)
         self._fresh = False
         return Cycles(
-            layers=tuple(cycles.tolist()),
+            layers=tuple(self._cycles.tolist()),
             total=total,
             busy=busy,
-            lost=dict(zip(LOST_CAUSES, lost.tolist(), strict=True)),
+            lost=dict(zip(LOST_CAUSES, self._lost.tolist(), strict=True)),
         )
 
 

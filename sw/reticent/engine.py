@@ -23,6 +23,7 @@ How it is fast on one core:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -76,6 +77,7 @@ LAYER = np.dtype(
         ("out_channels", np.int64),
         ("pitch", np.int64),  # places that the output channels of a position take: whole vectors
         ("inputs", np.int64),  # into `inputs`
+        ("places", np.int64),  # into `places`
         ("groups", np.int64),  # into `groups` and `batch`
         ("weights", np.int64),  # into `weights`
         ("events", np.int64),  # into `address` and `delta`
@@ -119,6 +121,7 @@ class _Plan(NamedTuple):
 
     layers: Array  # LAYER
     inputs: npt.NDArray[np.int32]  # (n, 2) group and first tap of an input position
+    places: npt.NDArray[np.int32]  # the input position of a group and a first tap
     pixels: npt.NDArray[np.int32]  # (pixels, 2) column and group of a pixel of the oldest frame
     groups: Array  # GROUP
     marks: npt.NDArray[np.int32]  # (positions,) the place in `touched` of each output position
@@ -414,6 +417,24 @@ def _step(machine: _Machine, slot: int, copies: bool) -> None:
         _multiply(plan, state, i)
 
 
+@compiled
+def _list_events(machine: _Machine, fired: npt.NDArray[np.int32], values: Array) -> None:
+    """Flat indices of the inputs that sent in the last step, layer after layer, and what."""
+    plan, state = machine.plan, machine.state
+    batch, address = state.batch, state.address
+    count = 0
+    for i in range(len(plan.layers)):
+        layer = plan.layers[i]
+        for b in range(layer.groups, layer.groups + state.batches[i]):
+            first = layer.places + batch[b, 0] * layer.taps
+            for event in range(layer.events + batch[b, 1], layer.events + batch[b, 2]):
+                channel = address[event] // layer.taps
+                place = plan.places[first + address[event] - channel * layer.taps]
+                fired[count] = channel * layer.in_positions + place
+                values[count] = state.delta[event]
+                count += 1
+
+
 class _Met(NamedTuple):
     """What an input coordinate meets on one axis of a kernel, whose taps are sorted by phase."""
 
@@ -512,6 +533,7 @@ def _build_plan(
     table = np.zeros(len(layers), LAYER)
     flat = _Flat(
         inputs=np.int32,
+        places=np.int32,
         pixels=np.int32,
         groups=GROUP,
         marks=np.int32,
@@ -544,6 +566,9 @@ def _build_plan(
                 group = numbers.setdefault(window, len(numbers))
                 inputs.append((group, tap))
         entry["inputs"] = flat.append("inputs", inputs)
+        places = np.zeros((len(numbers), kernel_y * kernel_x), np.int32)
+        places[tuple(np.transpose(inputs))] = np.arange(len(inputs))
+        entry["places"] = flat.append("places", places.ravel())
         if i > 0:
             order = np.argsort([group for group, _ in inputs], kind="stable")
             _append_marks(flat, table[i - 1], order)
@@ -602,14 +627,6 @@ def _build_state(spec: InputSpec, plan: _Plan) -> _State:
     )
 
 
-def _positions(layer: Any, inputs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The input position of a layer with this group and first tap, (groups, taps)."""
-    group, tap = inputs[layer["inputs"] :][: layer["in_positions"]].T
-    table = np.full((group.max() + 1, layer["taps"]), -1, np.int32)
-    table[group, tap] = np.arange(len(group))
-    return table
-
-
 class _Delta:
     """What both engines share: layout, state and one step."""
 
@@ -626,7 +643,6 @@ class _Delta:
         self._out_shapes = [layer.out_shape for layer in layers]
         self._plan = _build_plan(spec.stack, layers, activations, levels, limit)
         self._state = _build_state(spec, self._plan)
-        self._position = [_positions(layer, self._plan.inputs) for layer in self._plan.layers]
         self._machine = _bind(self._plan, self._state)
         # As frames mostly come: without an axis of one channel.
         shape = spec.frame_shape if spec.channels > 1 else spec.frame_shape[:2]
@@ -686,19 +702,27 @@ class _Delta:
     @property
     def delta(self) -> list[Array]:
         """The last step's events of each layer's inputs, (in, h, w)."""
-        plan, state = self._plan, self._state
         found = []
-        for i, (layer, shape) in enumerate(zip(plan.layers, self._in_shapes, strict=True)):
-            group, begin, end = state.batch[layer["groups"] :][: state.batches[i]].T
-            # Where the events of each batch are: behind the padding of the batches before it.
-            sizes = end - begin
-            places = np.repeat(begin - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
-            channel, tap = np.divmod(state.address[layer["events"] + places], layer["taps"])
-            delta = np.zeros((layer["in_channels"], layer["in_positions"]), state.delta.dtype)
-            position = self._position[i][np.repeat(group, sizes), tap]
-            delta[channel, position] = state.delta[layer["events"] + places]
-            found.append(delta.reshape(shape))
+        fired, values = self._list_events()
+        for shape, where, value in zip(self._in_shapes, fired, values, strict=True):
+            delta = np.zeros(shape, value.dtype)
+            delta.reshape(-1)[where] = value
+            found.append(delta)
         return found
+
+    @property
+    def fired(self) -> list[npt.NDArray[np.int32]]:
+        """Which of each layer's inputs sent in the last step: flat indices into (in, h, w)."""
+        return self._list_events()[0]
+
+    def _list_events(self) -> tuple[list[Array], list[Array]]:
+        """The last step's events of each layer: flat indices of inputs, and what they sent."""
+        ends = np.cumsum(self._state.events)
+        fired = np.empty(ends[-1], np.int32)
+        values = np.empty(ends[-1], self._state.delta.dtype)
+        _list_events(self._machine, fired, values)
+        parts = [slice(*part) for part in itertools.pairwise([0, *ends.tolist()])]
+        return [fired[part] for part in parts], [values[part] for part in parts]
 
     def _maps(self, neurons: Array) -> list[Array]:
         """Flat output neurons as (out, h, w) of each layer; copies."""

@@ -92,6 +92,11 @@ class Golden:
             significant.append(int(convolve(layer, self.stored[i], fired_now).sum()))
         return Step(self.acc[-1].reshape(-1).copy(), events, significant)
 
+    @property
+    def fired(self) -> list[npt.NDArray[np.int64]]:
+        """Which of each layer's inputs sent in the last step: flat indices into (in, h, w)."""
+        return [np.flatnonzero(delta) for delta in self.delta]
+
     def _stack(self, frame: Ints) -> Ints:
         """Threshold the new frame and return what all stacked channels have sent by now."""
         newest = self.history[-1]

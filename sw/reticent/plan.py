@@ -175,7 +175,7 @@ def _record(game: str, network: QuantisedNetwork, steps: int, seed: int) -> Step
         if first:
             model.reset()
         model.step(frame)
-        found.append((bool(first), frame, model.delta))
+        found.append((bool(first), frame, model.fired))
     return found
 
 
@@ -183,10 +183,10 @@ def _candidate(image: Image, trace: Steps, board: Board) -> Candidate:
     """An image's cycles on a trace, and the smallest build that holds it."""
     model = CycleModel(image)
     totals, busy = [], 0
-    for first, frame, deltas in trace:
+    for first, frame, fired in trace:
         if first:
             model.reset()
-        cycles = model.step(frame, deltas)
+        cycles = model.step(frame, fired)
         if not first:
             totals.append(cycles.total)
             busy += cycles.busy

@@ -14,16 +14,23 @@ from numba.extending import intrinsic, models, register_model
 
 __all__ = [
     "LANES",
+    "above",
     "beyond",
     "choose",
+    "equal",
+    "greatest",
+    "larger",
     "load",
     "lowest",
     "marks",
     "minus",
+    "ones",
     "plus",
     "scaled",
+    "spread",
     "store",
     "times",
+    "total",
     "unlike",
 ]
 
@@ -210,3 +217,80 @@ def lowest(typing: Any, mask: Any) -> Any:
         return builder.zext(found, ir.IntType(64))
 
     return types.uint64(types.uint32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def ones(typing: Any, mask: Any) -> Any:
+    """How many bits are set in a mask."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.ctpop(values[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def spread(typing: Any, vector: Any, number: Any) -> Any:
+    """A vector of this one's type, all of whose items are a number, which wraps to their type."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        item = context.cast(builder, values[1], signature.args[1], vector.item)
+        return _spread(builder, item, values[0].type)
+
+    return vector(vector, number), generate
+
+
+def _compare(relation: str) -> Any:
+    """Code that compares two vectors of integers, item by item, as a mask."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.bitcast(builder.icmp_signed(relation, *values), ir.IntType(LANES))
+
+    return generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def above(typing: Any, one: Any, two: Any) -> Any:
+    """Which integers of `one` are greater than those of `two`, as a mask."""
+    return types.uint32(one, one), _compare(">")
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def equal(typing: Any, one: Any, two: Any) -> Any:
+    """Which integers of two vectors of one type are equal, as a mask."""
+    return types.uint32(one, one), _compare("==")
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def larger(typing: Any, one: Any, two: Any) -> Any:
+    """Of each two integers the larger one."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.select(builder.icmp_signed(">", *values), *values)
+
+    return one(one, one), generate
+
+
+def _reduction(operation: str) -> Any:
+    """Code that makes one number of a vector of integers."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = values[0].type
+        name = f"llvm.vector.reduce.{operation}.v{LANES}i{kind.element.width}"
+        function = ir.FunctionType(kind.element, [kind])
+        reduced = builder.call(builder.module.declare_intrinsic(name, fnty=function), values)
+        return builder.sext(reduced, ir.IntType(64))
+
+    return generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def total(typing: Any, vector: Any) -> Any:
+    """The sum of all integers, which wraps to their type."""
+    return types.int64(vector), _reduction("add")
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def greatest(typing: Any, vector: Any) -> Any:
+    """The largest of all integers."""
+    return types.int64(vector), _reduction("smax")

@@ -24,7 +24,7 @@ def differences(network, config, frames, *, thresholds=(), trace=()):
             model.reset()
         counted = device.step(frame).cycles
         engine.step(frame)
-        predicted = model.step(frame, engine.delta)
+        predicted = model.step(frame, engine.fired)
         if predicted != counted:
             found.append((n, predicted, counted))
     device.close()

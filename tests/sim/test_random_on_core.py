@@ -38,7 +38,7 @@ def compare(seed: int, config: BuildConfig, fold: Fold | None = None) -> None:
             assert list(got.significant) == expected.significant, f"multiplications, {where}"
             cycles = got.cycles
             assert config.lanes * cycles.total == cycles.busy + sum(cycles.lost.values()), where
-            assert model.step(np.asarray(frame), golden.delta) == cycles, f"cycles, {where}"
+            assert model.step(np.asarray(frame), golden.fired) == cycles, f"cycles, {where}"
         for i, acc in enumerate(device.accumulators()):
             np.testing.assert_array_equal(acc, golden.acc[i], f"accumulators of layer {i}, {where}")
     device.close()

@@ -27,6 +27,8 @@ def assert_equal_step(golden, engine, frame, where):
         pairs = zip(getattr(golden, name), getattr(engine, name), strict=True)
         for i, (a, b) in enumerate(pairs):
             assert np.array_equal(a, b), f"{where}, {name} of layer {i}"
+    for i, (a, b) in enumerate(zip(golden.fired, engine.fired, strict=True)):
+        assert np.array_equal(a, np.sort(b)), f"{where}, what fired into layer {i}"
 
 
 def assert_equal_run(seed):

@@ -101,7 +101,7 @@ def test_a_finished_candidate_holds_the_network_and_predicts_it(agent):
     totals = []
     for _, frame, _ in explorer._trace:
         engine.step(frame)
-        totals.append(model.step(frame, engine.delta).total)
+        totals.append(model.step(frame, engine.fired).total)
     assert found.cycles == pytest.approx(sum(totals[1:]) / 11)
     assert found.worst == max(totals[1:])
 

@@ -22,13 +22,16 @@ EXAMPLES = """\
 examples:
   reticent bench
   reticent bench --games breakout krull --lanes 8 16 32 --steps 100 --json bench.json
+  reticent bench --percent 10.7 --lanes 16
 
+A run that was interrupted goes on where it was, unless a source has changed.
 All but the times is the same on every machine. Exit code 0: every frame was exact and
 predicted; 1: one was not.
 """
 
 BAUD, BITS_A_BYTE = 1_000_000, 10  # of a serial link: start, eight data, stop
-WIDTH = 100  # columns of the tables, on a terminal or not
+LANES = [8, 16, 32, 64]
+WIDTH = 104  # columns of the tables, on a terminal or not
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,12 +47,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add = parser.add_argument
     add("--games", nargs="+", metavar="GAME", help="any ALE games (the six of the figures)")
-    add("--lanes", nargs="+", type=int, default=[16, 32, 64], metavar="N", help="builds (16 32 64)")
+    add("--lanes", nargs="+", type=int, default=LANES, metavar="N", help="builds (8 16 32 64)")
     add(
         "--percent",
-        default="20",
+        nargs="+",
         metavar="P",
-        help="of the weights that the agents have: 20 or 10.7, two rounds of pruning (20)",
+        help="of the weights that the agents have: two rounds of pruning (20 10.7)",
     )
     add("--steps", type=int, default=500, metavar="N", help="consecutive steps of a game (500)")
     add("--seed", type=int, default=0, metavar="N", help="of the recorded games (0)")
@@ -67,8 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     from ..atari import game_name
     from ..bench import GAMES, ROUNDS, run_bench
 
-    if arguments.percent not in ROUNDS:
-        raise UserError(f"percent is {arguments.percent!r}: give one of {', '.join(ROUNDS)}")
+    percents = list(dict.fromkeys(arguments.percent or ROUNDS))
+    for percent in percents:
+        if percent not in ROUNDS:
+            raise UserError(f"percent is {percent!r}: give one of {', '.join(ROUNDS)}")
 
     with progress_line() as progress:
         task = progress.add_task("")
@@ -77,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             list(dict.fromkeys(arguments.lanes)),
             steps=arguments.steps,
             seed=arguments.seed,
-            percent=arguments.percent,
+            percents=percents,
             show=lambda text, total: progress.update(
                 task, description=text, total=total, advance=1
             ),
@@ -93,7 +98,11 @@ def report_text(report: dict[str, Any]) -> str:
     """What `bench.run_bench` found, as plain text."""
     console = Console(file=io.StringIO(), width=WIDTH, record=True, markup=False, emoji=False)
     results, speeds = report["results"], report["speeds"]
-    first = [result for result in results if result["game"] == speeds["game"]]
+    first = [
+        result
+        for result in results
+        if (result["game"], result["percent"]) == (speeds["game"], speeds["percent"])
+    ]
     agents = dict.fromkeys(f"{result['game']} {result['agent']}" for result in results)
     console.print(
         f"reticent {report['version']}: {report['steps']} consecutive steps of each game, seed "
@@ -108,8 +117,9 @@ def report_text(report: dict[str, Any]) -> str:
     )
     console.print(_losses(results))
     console.print(
-        f"Cycles in which each layer received events, {speeds['game']}, and its multiplications by "
-        "lane;\na lane that is behind does them later, beside those of the next layer:"
+        f"Cycles in which each layer received events, {speeds['game']} with {speeds['percent']} % "
+        "of the weights,\nand its multiplications by lane; a lane that is behind does them later, "
+        "beside those of the next\nlayer:"
     )
     console.print(_layers(first))
     console.print(
@@ -151,6 +161,7 @@ def report_text(report: dict[str, Any]) -> str:
         if not mispredicted
         else f"NOT PREDICTED by the cycle model: {mispredicted:,} of {frames:,} frames"
     )
+    console.print(f"Measured in {report['seconds'] / 60:,.0f} minutes")
     return "\n".join(line.rstrip() for line in console.export_text().splitlines())
 
 
@@ -162,39 +173,53 @@ def _table(*columns: str, left: int = 1) -> Table:
     return table
 
 
-def _games(results: list[dict[str, Any]], figures: dict[str, dict[str, float | None]]) -> Table:
-    """One line a game on each build."""
+def _games(
+    results: list[dict[str, Any]], figures: dict[str, dict[str, dict[str, float | None]]]
+) -> Table:
+    """One line a game with each share of the weights on each build."""
     table = _table(
-        *("lanes", "game", "fraction", "cycles", "p99", "worst", "cold", "utilisation"),
-        *("speed-up", "exact"),
+        *("lanes", "game", "weights", "fraction", "cycles", "p99", "worst", "cold"),
+        *("utilisation", "speed-up", "exact"),
         left=2,
     )
-    for lanes, means in figures.items():
-        for result in (r for r in results if r["lanes"] == int(lanes)):
-            cycles = result["cycles"]
-            table.add_row(
-                lanes,
-                result["game"],
-                _number(result["fraction"], 4),
-                *(_number(cycles[key]) for key in ("mean", "p99", "worst", "cold_start")),
-                _number(result["utilisation"], 3),
-                _number(result["realised_speedup"], 1),
-                "yes" if result["checked"] else "NO",
-            )
-        for name, key in (("geometric mean", "geometric_mean"), ("worst", "worst")):
-            table.add_row(lanes, name, *[""] * 5, _number(means[key], 3))
-        table.add_section()
+    for percent, builds in figures.items():
+        for lanes, means in builds.items():
+            shown = [r for r in results if (r["percent"], r["lanes"]) == (percent, int(lanes))]
+            for result in shown:
+                cycles = result["cycles"]
+                table.add_row(
+                    *_what(result),
+                    _number(result["fraction"], 4),
+                    *(_number(cycles[key]) for key in ("mean", "p99", "worst", "cold_start")),
+                    _number(result["utilisation"], 3),
+                    _number(result["realised_speedup"], 1),
+                    "yes" if result["checked"] else "NO",
+                )
+            for name, key in (("geometric mean", "geometric_mean"), ("worst", "worst")):
+                mean = _number(means[key], 3)
+                table.add_row(lanes, name, f"{percent}%", *[""] * 5, mean)
+            table.add_section()
     return table
+
+
+def _what(result: dict[str, Any]) -> tuple[str, str, str]:
+    """Build, game and share of the weights."""
+    return str(result["lanes"]), result["game"], f"{result['percent']}%"
+
+
+def _by_build(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As in the first table: by share of the weights, then by build."""
+    shares = list(dict.fromkeys(result["percent"] for result in results))
+    return sorted(results, key=lambda r: (shares.index(r["percent"]), r["lanes"]))
 
 
 def _losses(results: list[dict[str, Any]]) -> Table:
     """One line a game on each build, one column a cause."""
-    table = _table("lanes", "game", *LOST_CAUSES, "utilisation", "bound", left=2)
-    for result in sorted(results, key=lambda result: result["lanes"]):
+    table = _table("lanes", "game", "weights", *LOST_CAUSES, "utilisation", "bound", left=2)
+    for result in _by_build(results):
         shares = (result["lost"].get(cause, 0) for cause in LOST_CAUSES)
         table.add_row(
-            str(result["lanes"]),
-            result["game"],
+            *_what(result),
             *(_number(100 * share, 1) for share in shares),
             _number(result["utilisation"], 3),
             _number(result["bound"], 3),
@@ -226,17 +251,16 @@ def _layers(results: list[dict[str, Any]]) -> Table:
 def _latencies(results: list[dict[str, Any]], clock_hz: float) -> Table:
     """One line a game on each build. The cycles are those of the first table."""
     table = _table(
-        *("lanes", "game", "mean\nus", "p99\nus", "worst\nus", "bytes\nwhole", "bytes\nsent"),
-        *("transfer, ms\nwhole", "transfer, ms\nsent"),
+        *("lanes", "game", "weights", "mean\nus", "p99\nus", "worst\nus", "bytes\nwhole"),
+        *("bytes\nsent", "transfer, ms\nwhole", "transfer, ms\nsent"),
         left=2,
     )
-    for result in sorted(results, key=lambda result: result["lanes"]):
+    for result in _by_build(results):
         cycles, sizes = result["cycles"], result["frame_bytes"]
         times = (cycles[key] for key in ("mean", "p99", "worst"))
         moved = (sizes["whole"], sizes["sent"])
         table.add_row(
-            str(result["lanes"]),
-            result["game"],
+            *_what(result),
             *(_number(None if t is None else 1e6 * t / clock_hz, 1) for t in times),
             *(_number(count) for count in moved),
             *(_number(1e3 * count * BITS_A_BYTE / BAUD, 2) for count in moved),

@@ -75,7 +75,7 @@ def measure(
         pixels = np.asarray(frame).reshape(len(frame), -1)
         parts = split_frame(encode_frame(pixels, before), room)
         engine.step(frame)
-        spent = model.step(frame, engine.delta).total
+        spent = model.step(frame, engine.fired).total
         if before is not None:
             sent.append(request_bytes(parts))
             received.append(result + (len(parts) - 1) * reply_bytes(0))
