@@ -77,6 +77,7 @@ LAYOUT_BUILD = BuildConfig(
 )
 
 # Names that graywolf's reader does not take for words of its own ("layer"): every bit is numbered.
+# And inside, names that qflow does not make.
 PLAIN = """\
 read_verilog {netlist}
 hierarchy -top {top}
@@ -85,8 +86,9 @@ splitnets -ports -format _
 cd {top}
 {renames}
 cd ..
-rename -enumerate -pattern n% w:_*_
-rename -enumerate -pattern u% c:*
+rename -hide w:*
+rename -hide c:*
+rename -enumerate -pattern n%
 write_verilog -noattr -noexpr -nohex -nodec -simple-lhs source/{top}.v
 """
 
