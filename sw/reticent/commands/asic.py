@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ..config import BuildConfig
 from ..errors import UserError
+from ..quantise import DEFAULT_THRESHOLD
 from .options import add_build_options, load_build
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def _energy(
     from ..compiler import compile_network
 
     agent = find_agent(None, "breakout")
-    network = quantised(agent, 0.01, config)
+    network = quantised(agent, DEFAULT_THRESHOLD, config)
     trace = list(agent.calibration)
     image = compile_network(network, config, trace)
     say("power of each cell")
@@ -387,8 +388,23 @@ def _show_energy(console: Console, energy: dict[str, Any]) -> None:
         )
     console.print()
     console.print(table)
+    anew, *deltas = energy["frames"]
+    chosen = next(line for line in deltas if line["threshold"] == DEFAULT_THRESHOLD)
+    dense = energy["dense"] * anew["pj_per_significant"] / 1e3
     console.print(
         f'Energy of the core in nJ, frames of {energy["agent"]}; "pJ each": of a significant '
-        f"multiplication. The link, idle, takes {energy['link_mw_idle']:.2f} mW more.",
+        f"multiplication. The link, idle, takes {energy['link_mw_idle']:.2f} mW more.\n"
+        f"Extrapolated, not measured: all {energy['dense']:,} multiplications of a dense "
+        "evaluation, each at the energy of one in a frame from a reset, would take "
+        f"{dense:,.0f} nJ, {dense / chosen['nj']:.0f} times a delta frame at "
+        f"T = {DEFAULT_THRESHOLD:g}.",
         soft_wrap=True,
     )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"block, delta at T = {DEFAULT_THRESHOLD:g}")
+    for heading in headings[3:]:
+        table.add_column(heading, justify="right")
+    for name, parts in sorted(chosen["blocks_nj"].items(), key=lambda item: -sum(item[1].values())):
+        values = [parts[k] for k in ("clock", "switching", "leakage", "memory")]
+        table.add_row(name, *(f"{value:,.1f}" for value in (*values, sum(values))))
+    console.print(table)
