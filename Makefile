@@ -87,5 +87,8 @@ asic: $(ASIC_STAMPS) ## Area, clock and energy in standard cells (PDK=osu018 PDK
 asic-handoff: $(ASIC_STAMPS) $(VENV)/stamp-handoff ## A LibreLane project (PDK=ihp-sg13g2 PDK_ROOT= LANES=4)
 	$(RUN)/reticent asic-handoff $(ASIC_OPTIONS) $(ASIC)
 
+asic-layout: $(ASIC_STAMPS) $(VENV)/stamp-layout ## A lane with small memories to DEF, GDS and a picture: slow
+	$(RUN)/reticent asic-layout $(if $(PDK),--pdk $(PDK)) $(ASIC)
+
 clean: ## Remove what the other targets made, the virtual environment included
 	rm -rf $(VENV) build

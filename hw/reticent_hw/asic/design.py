@@ -1,4 +1,4 @@
-"""The Verilog of a chip: the core, or core and link, without a single initial value."""
+"""The Verilog of a chip: the core, core and link, or a lane, without a single initial value."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import re
 from reticent.config import BuildConfig
 from reticent_hw.core import Core
 from reticent_hw.export import component_verilog, core_verilog
+from reticent_hw.lane import Lane
 from reticent_hw.link.link import Link
 from reticent_hw.link.system import System
 
 from .macros import MacroLibrary
 from .memories import AsicPlatform
 
-__all__ = ["CHIP", "chip_verilog", "core_of_chip_verilog", "without_initial_values"]
+__all__ = [
+    "CHIP",
+    "LANE",
+    "chip_verilog",
+    "core_of_chip_verilog",
+    "lane_verilog",
+    "without_initial_values",
+]
 
-CHIP = "reticent_chip"
+CHIP, LANE = "reticent_chip", "reticent_lane"
 BAUD = 3_000_000
 
 # How Amaranth's back end writes the initial value of a register.
@@ -41,6 +49,12 @@ def core_of_chip_verilog(config: BuildConfig, library: MacroLibrary) -> str:
     """The core alone: the module `reticent_hw.export.TOP`."""
     platform = AsicPlatform(library)
     return _checked(core_verilog(Core(config), platform=platform), platform)
+
+
+def lane_verilog(config: BuildConfig, library: MacroLibrary) -> str:
+    """A lane alone: the module `LANE`."""
+    platform = AsicPlatform(library)
+    return _checked(component_verilog(Lane(config), LANE, platform=platform), platform)
 
 
 def _checked(verilog: str, platform: AsicPlatform) -> str:
