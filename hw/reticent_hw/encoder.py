@@ -242,18 +242,23 @@ class DeltaEncoder(wiring.Component):
         first_slot = Signal(c.slot_bits)
         event = Signal(event_layout(c))
         pushed = Signal()
-        queues = []
+        queues, levels = [], []
         for i in range(c.streams):
             name = f"queue_{i}" if c.streams > 1 else "queue"
             m.submodules[name] = queue = fifo.SyncFIFOBuffered(
                 width=Shape.cast(event_layout(c)).width, depth=c.queue_depth // c.streams
             )
             queues.append(queue)
+            # What its level is, from a register.
+            level = Signal(range(queue.depth + 1), name=f"level_{i}")
+            m.d.sync += level.eq(level + queue.w_en - (queue.r_en & queue.r_rdy))
+            levels.append(level)
         turn = Signal(index_shape(c.streams))
         # Registered: a queue has room for one event more than it says.
         room = [Signal(name=f"room_{i}") for i in range(c.streams)]
         m.d.sync += [
-            has.eq(queue.level <= queue.depth - 3) for has, queue in zip(room, queues, strict=True)
+            has.eq(level <= queue.depth - 3)
+            for has, level, queue in zip(room, levels, queues, strict=True)
         ]
         has_room = Array(room)[turn]
         # Oldest frame first: slots ascend, as everywhere.
@@ -296,7 +301,11 @@ class DeltaEncoder(wiring.Component):
             ]
         m.d.comb += [
             self.received.eq(complete & ~Cat(valid).any() & ~pending.any()),
-            self.drained.eq(self.received & Cat(queue.level == 0 for queue in queues).all()),
-            self.crowded.eq(Cat(queue.level >= queue.depth - 2 for queue in queues).any()),
+            self.drained.eq(self.received & Cat(level == 0 for level in levels).all()),
+            self.crowded.eq(
+                Cat(
+                    level >= queue.depth - 2 for level, queue in zip(levels, queues, strict=True)
+                ).any()
+            ),
         ]
         return m

@@ -62,7 +62,8 @@ class RangeGenerator(wiring.Component):
 
         # Five stages; a stage moves when the next one is free.
         valid = [Signal(name=f"valid_{i}") for i in range(5)]
-        free = [Signal(name=f"free_{i}") for i in range(5)]
+        # The last one is kept as it is, else synthesis makes the others wait for each other.
+        free = [Signal(name=f"free_{i}", attrs={"keep": int(i == 4)}) for i in range(5)]
         for i in range(4):
             m.d.comb += free[i].eq(~Cat(valid[i:4]).all() | free[4])
             with m.If(free[i + 1]):

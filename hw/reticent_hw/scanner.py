@@ -231,7 +231,9 @@ class NeuronScanner(wiring.Component):
         m.submodules.joins = joins = fifo.SyncFIFO(
             width=Shape.cast(joining).width, depth=at_least_two(c.lanes)
         )
-        entry, oldest = Signal(joining), Signal(joining)
+        # The oldest entry is in a register, the others in the FIFO.
+        entry, oldest, some_joined = Signal(joining), Signal(joining), Signal()
+        waits = Signal()  # an entry behind the oldest
         joined = Signal(c.lanes, init=-1)
         active, joiners, remaining, examined = (
             Signal(c.lanes, name=n) for n in ("active", "joiners", "remaining", "examined")
@@ -245,8 +247,7 @@ class NeuronScanner(wiring.Component):
             newcomers.eq((arrived & ~joined).any()),
         ]
         m.d.comb += [
-            oldest.eq(joins.r_data),
-            leave.eq(present & joins.r_rdy & (oldest.index == index) & (oldest.lap != lap)),
+            leave.eq(present & some_joined & (oldest.index == index) & (oldest.lap != lap)),
             joiners.eq(Mux(present, finished & ~joined, 0)),
             remaining.eq(active & ~Mux(leave, oldest.lanes, 0)),
             examined.eq(remaining | joiners),
@@ -255,9 +256,15 @@ class NeuronScanner(wiring.Component):
             entry.lap.eq(lap),
             entry.lanes.eq(joiners),
             joins.w_data.eq(entry),
-            joins.w_en.eq(joiners.any()),
+            waits.eq(joiners.any() & some_joined & ~(leave & ~joins.r_rdy)),
+            joins.w_en.eq(waits),
             joins.r_en.eq(leave),
         ]
+        with m.If(leave | ~some_joined):
+            m.d.sync += [
+                some_joined.eq(joins.r_rdy | joiners.any()),
+                oldest.eq(Mux(joins.r_rdy, joins.r_data, entry)),
+            ]
         with m.If(present):
             m.d.sync += [
                 joined.eq(joined | joiners),

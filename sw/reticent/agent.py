@@ -26,8 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .atari import AtariGame, record_trace
+from .config import BuildConfig
 from .errors import UserError
-from .network import Network, reference_network
+from .network import Conv, Dense, Network, reference_network
 from .quantise import (
     DEFAULT_THRESHOLD,
     QuantisedNetwork,
@@ -239,10 +240,17 @@ def random_agent(game: str, density: float = RANDOM_DENSITY, seed: int = 0) -> A
     )
 
 
-def find_agent(wanted: str | None, game: str) -> Agent:
+def _weights(agent: Agent) -> int:
+    """Weights that are not pruned."""
+    layers = (layer for layer in agent.network.layers if isinstance(layer, Conv | Dense))
+    return sum(int(np.count_nonzero(layer.weight)) for layer in layers)
+
+
+def find_agent(wanted: str | None, game: str, config: BuildConfig | None = None) -> Agent:
     """The agent that `--agent` names: a file, or `random[:density[:seed]]`.
 
-    None is the game's shipped agent, `agents/<game>.npz`. `game` is in snake_case.
+    None is the game's shipped agent, `agents/<game>.npz`, or a sparser one of the game where the
+    lanes of `config` cannot store its weights. `game` is in snake_case.
     """
     if wanted is None:
         path = SHIPPED / f"{game}.npz"
@@ -251,7 +259,11 @@ def find_agent(wanted: str | None, game: str) -> Agent:
                 f"no agent for {game} is shipped ({path} does not exist): give --agent FILE, "
                 "or --agent random for a pruned random network"
             )
-        return load_agent(path)
+        agent = load_agent(path)
+        sparser = SHIPPED / f"{game}-sparse10.npz"
+        if config and sparser.exists() and _weights(agent) > config.lanes * config.weight_depth:
+            agent = load_agent(sparser)
+        return agent
     kind, *numbers = wanted.split(":")
     if kind != "random":
         return load_agent(wanted)

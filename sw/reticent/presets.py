@@ -6,7 +6,7 @@ Needs no gateware: commands take a board's build from here. Devices and clocks a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .boards import Board, find_board
 from .config import BuildConfig
@@ -36,7 +36,7 @@ _REFERENCE = {
     "layers": 6,
 }
 # 20 % of the weights on 16 lanes.
-_MEDIUM = BuildConfig(
+_LARGE = BuildConfig(
     lanes=16,
     weight_depth=7424,
     relative_bits=6,
@@ -45,6 +45,8 @@ _MEDIUM = BuildConfig(
     channel_depth=64,
     **_REFERENCE,
 )
+# 10.7 % of them: ten block memories a lane, which lie close together, and room for wires.
+_MEDIUM = replace(_LARGE, weight_depth=4095, channel_depth=48)
 # 10.7 % of the weights, convolutions denser than the rest. With two lanes little of the memories is
 # left to LUTs, and the serial port still takes longer than the core.
 _SMALL = BuildConfig(
@@ -60,11 +62,11 @@ _SMALL = BuildConfig(
 )
 
 PRESETS = {
-    "ulx3s": BoardPreset(config=_MEDIUM),
-    "ecpix5": BoardPreset(config=_MEDIUM),
-    "orangecrab": BoardPreset(config=_MEDIUM),
+    "ulx3s": BoardPreset(config=_MEDIUM, request_bytes=512),
+    "ecpix5": BoardPreset(config=_MEDIUM, request_bytes=512),
+    "orangecrab": BoardPreset(config=_MEDIUM, request_bytes=512),
     "arty": BoardPreset(config=_SMALL, request_bytes=512),
-    "arty-a7-100": BoardPreset(config=_MEDIUM),
+    "arty-a7-100": BoardPreset(config=_LARGE),
 }
 
 

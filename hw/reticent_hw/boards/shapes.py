@@ -17,6 +17,7 @@ from reticent import boards
 __all__ = ["BlockShape", "Cut", "Device", "MemoryShape", "Plan", "Resources", "plan"]
 
 NEVER = 1 << 30
+BLOCK_WORTH = 150  # LUTs that a block must save, for blocks are few and far away
 TAIL_ROWS = 192  # at most this many rows of a memory are moved to LUTs to save a block
 SPARE_BITS = 4  # at most this many bits of its width
 
@@ -170,6 +171,11 @@ def _cuts(device: Device, memory: MemoryShape) -> list[Cut]:
     return kept
 
 
+def _price(cut: Cut) -> int:
+    """What a cut costs, in LUTs."""
+    return cut.luts + BLOCK_WORTH * cut.blocks
+
+
 def plan(device: Device, memories: Sequence[MemoryShape]) -> Plan:
     """Build all memories (one entry for each instance) with the fewest LUTs on the device.
 
@@ -185,14 +191,15 @@ def plan(device: Device, memories: Sequence[MemoryShape]) -> Plan:
         following: list[tuple[int, tuple[Cut, ...]]] = []
         for blocks in range(device.blocks + 1):
             options = [
-                (least[blocks - count * cut.blocks][0] + count * cut.luts, cut)
+                (least[blocks - count * cut.blocks][0] + count * _price(cut), cut)
                 for cut in cuts
                 if count * cut.blocks <= blocks
             ]
             luts, cut = min(options, key=lambda option: option[0])
             following.append((luts, (*least[blocks - count * cut.blocks][1], cut)))
         least = following
-    luts, chosen = least[device.blocks]
+    _, chosen = least[device.blocks]
     cuts_of = dict(zip(counts, chosen, strict=True))
+    luts = sum(counts[memory] * cut.luts for memory, cut in cuts_of.items())
     blocks = sum(counts[memory] * cut.blocks for memory, cut in cuts_of.items())
     return Plan(cuts_of, Resources(blocks, luts))

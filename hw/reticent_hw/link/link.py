@@ -149,18 +149,24 @@ class Link(wiring.Component):
         ]
         word, bytes_left = Signal(WORD_BITS), Signal(range(WORD_BITS // 8 + 1))
         # A cycle later: bytes of a payload are further apart.
-        ends_word = Signal()
-        m.d.sync += ends_word.eq(index + 1 == width)
+        ends_word, none_left = Signal(), Signal()
+        m.d.sync += [ends_word.eq(index + 1 == width), none_left.eq(left == 0)]
         final, last = Signal(), Signal()  # part of the frame, word of the result
         token = Signal(8)
 
-        # A choice of many, so it follows two cycles later.
-        link_word, link_index = Signal(WORD_BITS), Signal.like(index)
+        # A choice of many, so it follows three cycles later: first among some, then among these.
+        link_word, link_index, some = Signal(WORD_BITS), Signal.like(index), 8
+        choices = [Signal(WORD_BITS, name=f"link_words_{i}") for i in range(-(-LINK_WORDS // some))]
         m.d.sync += link_index.eq(Mux(kind == Request.HELLO, index, address[: len(index)]))
-        with m.Switch(link_index):
-            for number, value in words.items():
-                with m.Case(number):
-                    m.d.sync += link_word.eq(value)
+        for i, choice in enumerate(choices):
+            with m.Switch(link_index[: (some - 1).bit_length()]):
+                for number in range(some * i, min(some * (i + 1), LINK_WORDS)):
+                    with m.Case(number % some):
+                        m.d.sync += choice.eq(words[number])
+        with m.Switch(link_index[(some - 1).bit_length() :]):
+            for i, choice in enumerate(choices):
+                with m.Case(i):
+                    m.d.sync += link_word.eq(choice)
 
         # What the core took, or what it read back, as a digest.
         m.submodules.digest = digest = crc.Processor(CRC32_ISO_HDLC(data_width=2 * WORD_BITS))
@@ -277,9 +283,11 @@ class Link(wiring.Component):
                                 with m.Default():
                                     refuse(Status.UNKNOWN)
 
-            with m.State("greet"):  # `link_word` follows `index` two cycles later
+            with m.State("greet"):  # `link_word` follows `index` three cycles later
                 m.next = "greet on"
             with m.State("greet on"):
+                m.next = "greet still"
+            with m.State("greet still"):
                 m.next = "hello"
             with m.State("hello"):
                 m.d.sync += [word.eq(link_word), index.eq(index + 1)]
@@ -298,9 +306,11 @@ class Link(wiring.Component):
             with m.State("width"):
                 collect(width, "count")
             with m.State("count"):
-                collect(left, "word")
+                collect(left, "count down")
+            with m.State("count down"):  # `none_left` follows `left` in the next cycle
+                m.next = "word"
             with m.State("word"):
-                with m.If(left == 0):
+                with m.If(none_left):
                     m.next = "run"
                 with m.Elif(payload.valid):
                     m.d.comb += payload.ready.eq(1)
@@ -336,17 +346,19 @@ class Link(wiring.Component):
                                 m.d.sync += tag[i].eq(word)
                     with m.Elif(address[SPACE_SHIFT:] != Space.REGISTER):
                         m.d.sync += [value.eq(0) for value in tag]
-                    m.next = "word"
+                    m.next = "count down"
 
             # READ: words at consecutive addresses. CHECK: runs of them, of which only the digest is
             # sent.
             with m.State("read address"):
                 collect(address, "read count")
             with m.State("read count"):
-                collect(left, "read")
+                collect(left, "count reads")
+            with m.State("count reads"):
+                m.next = "read"
             checks = kind == Request.CHECK
             with m.State("read"):
-                with m.If(left == 0):
+                with m.If(none_left):
                     with m.If(~checks):
                         m.next = "status"
                     with m.Elif(receiver.more):
@@ -362,6 +374,8 @@ class Link(wiring.Component):
                     with m.If(is_link):
                         m.next = "look up"
             with m.State("look up"):
+                m.next = "look on"
+            with m.State("look on"):
                 m.next = "answer"
             with m.State("answer"):
                 wait()

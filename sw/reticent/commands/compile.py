@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_can_write("--output", arguments.output)
     config = _build(arguments)
-    agent = chosen_agent(arguments)
+    agent = chosen_agent(arguments, config if arguments.board else None)
     threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
     network = quantised(agent, threshold, config)
     image = replace(

@@ -127,11 +127,13 @@ def load_build(path: Path) -> BuildConfig:
         raise UserError(f"--config {path}: {error}") from None
 
 
-def chosen_agent(arguments: argparse.Namespace) -> Agent:
-    """The agent that `--agent` and `--game` name; the game of an agent file need not be given."""
+def chosen_agent(arguments: argparse.Namespace, config: BuildConfig | None = None) -> Agent:
+    """The agent that `--agent` and `--game` name; the game of an agent file need not be given. What
+    is shipped is chosen for `config`.
+    """
     wanted, game = arguments.agent, arguments.game
     if wanted is None or wanted.split(":")[0] == "random":
-        return find_agent(wanted, game_name(game or "breakout"))
+        return find_agent(wanted, game_name(game or "breakout"), config)
     agent = load_agent(wanted)
     if game is not None and game_name(game) != agent.game:
         raise UserError(f"agent {agent.name} plays {agent.game}: leave out --game {game}")

@@ -200,12 +200,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _agent_player(arguments: argparse.Namespace, game: AtariGame) -> Player:
     """An agent on the backend that was asked for."""
-    agent = find_agent(arguments.agent, game.name)
+    board = chosen_board(arguments) if arguments.backend == "fpga" else None
+    config = _board_build(board, arguments) if board else asked_build(arguments)
+    agent = find_agent(arguments.agent, game.name, config if board else None)
     _check_game(
         f"agent {agent.name}", agent.game, agent.actions, agent.network.input.frame_shape, game
     )
-    board = chosen_board(arguments) if arguments.backend == "fpga" else None
-    config = _board_build(board, arguments) if board else asked_build(arguments)
     threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
     predicting = None
     if arguments.backend == "golden":
