@@ -91,7 +91,8 @@ def _offer(board: SimBoard, link: Path | None) -> None:
         print(path, flush=True)
         serve(board, master)
     except OSError as error:
-        raise UserError(f"{error.filename or path}: {error.strerror}") from None
+        where = error.filename2 or error.filename or path  # the second one is the link's
+        raise UserError(f"{where}: {error.strerror}") from None
     finally:
         if link:
             link.unlink(missing_ok=True)

@@ -338,12 +338,25 @@ def test_training_from_the_command_line(tmp_path, capsys, monkeypatch):
 
 def test_speeds_of_ours_and_a_plain_one():
     threads = torch.get_num_threads()
-    found = speed.compare("breakout", decisions=16, rounds=1, algorithms=("dqn",))
+    said = []
+    found = speed.compare(
+        "breakout",
+        decisions=16,
+        rounds=1,
+        algorithms=("dqn",),
+        show=lambda name, done: said.append((name, done)),
+    )
+    assert said == [(name, place / len(found)) for place, name in enumerate(found)]
     assert set(found) == {"plain, 1 threads", f"plain, {threads} threads", "dqn"}
     for each in found.values():
         assert 0 < each.a_second < 1e6
         assert 0 < each.a_cpu_second < 1e6
     assert torch.get_num_threads() == threads
+
+
+def test_the_speed_of_an_unknown_game_is_refused(capsys):
+    assert speed.main(["brakeout"]) == 2
+    assert "did you mean breakout?" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -242,9 +242,15 @@ def _over_sparsity(rows: Rows) -> Any:
         for value in published:
             fractions.axhline(value, color="#2ca02c", linestyle=":", linewidth=1)
         fractions.plot([], [], color="#2ca02c", linestyle=":", label="published, first and last")
-    scores.set(xlabel="sparsity", ylabel="score", title=f"{_title(rows[0]['game'])}: score")
+    scores.set(
+        xlabel="sparsity",
+        xlim=(-0.05, 1),
+        ylabel="score",
+        title=f"{_title(rows[0]['game'])}: score",
+    )
     fractions.set(
         xlabel="sparsity",
+        xlim=(-0.05, 1),
         ylabel="significant / dense",
         yscale="log",
         title="fraction of multiplications",

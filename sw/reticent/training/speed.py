@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
@@ -24,7 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..atari import FRAME_SKIP
+from ..atari import FRAME_SKIP, game_name
+from ..errors import CommandParser, ended_by_a_line
+from ..progress import progress_line
 from .settings import preset
 from .trainer import Run
 
@@ -133,11 +135,12 @@ def compare(
     decisions: int = 2_048,
     rounds: int = 3,
     algorithms: tuple[str, ...] = ("dqn", "pqn"),
+    show: Callable[[str, float], None] = lambda name, done: None,
 ) -> dict[str, Speed]:
     """Best frames a second, and a CPU-second, of `rounds` measurements of each, taken in turn.
 
     Keys are `plain, N threads` and the algorithms; ours run on one thread with their presets, DQN
-    in bfloat16.
+    in bfloat16. `show` is told what is measured next, and the share that is done.
     """
     threads = torch.get_num_threads()
     plain = PlainDqn(game)
@@ -154,8 +157,9 @@ def compare(
         for name in algorithms:
             contenders[name] = 1, _ours(name, game, Path(folder) / name, decisions)
         best = dict.fromkeys(contenders, Speed(0.0, 0.0))
-        for _ in range(rounds):
-            for name, (count, play) in contenders.items():
+        for turn in range(rounds):
+            for place, (name, (count, play)) in enumerate(contenders.items()):
+                show(name, (turn + place / len(contenders)) / rounds)
                 torch.set_num_threads(count)
                 began, used = perf_counter(), process_time()
                 frames = play() * FRAME_SKIP
@@ -196,9 +200,27 @@ def _ours(name: str, game: str, folder: Path, decisions: int) -> Callable[[], in
     return play
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    parser = CommandParser(
+        prog="python -m reticent.training.speed",
+        description="Frames a second of our training beside a plain DQN's, in one run.",
+    )
+    parser.add_argument("game", nargs="?", default="breakout", help="any ALE game (breakout)")
+    with ended_by_a_line(parser.prog) as ending:
+        game = game_name(parser.parse_args(arguments).game)
+        with progress_line() as line:
+            task = line.add_task("", total=1.0)
+            found = compare(
+                game, show=lambda name, done: line.update(task, description=name, completed=done)
+            )
+        for contender, speed in found.items():
+            print(
+                f"{contender}: {speed.a_second:,.0f} frames/s, "
+                f"{speed.a_cpu_second:,.0f} frames a CPU-second"
+            )
+    return ending.code
+
+
 if __name__ == "__main__":
-    for contender, speed in compare(*sys.argv[1:2]).items():
-        print(
-            f"{contender}: {speed.a_second:,.0f} frames/s, "
-            f"{speed.a_cpu_second:,.0f} frames a CPU-second"
-        )
+    sys.exit(main())
