@@ -33,6 +33,7 @@ from .dense import dense_onnx, dense_torch, observations
 from .energy import frame_energy
 from .engine import FloatEngine
 from .golden import Golden
+from .layout import LOST_CAUSES
 from .link.pixels import encode_frame
 from .network import Network
 from .play import Comparison, Difference
@@ -110,13 +111,15 @@ class Result:
     statistics: Statistics
     difference: str | None  # the first one from the golden model; None: exact on every frame
     mispredicted: int  # frames whose cycles the cycle model predicted wrongly
+    waits: dict[str, float]  # lane-cycles lost, as parts of all, see `_waits`
     busiest: float | None  # multiplications of a frame's busiest lane, mean after the cold start
     frame_bytes: int  # of a whole frame
     sent_bytes: float  # as a frame travels over the link, without its packets: the mean
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `reticent.report`, where cycles were lost, and `bound`: the utilisation if
-        every frame took as long as its busiest lane must multiply.
+        """The keys of `reticent.report`, where cycles were lost, by the device's counters (`lost`)
+        and split further by the cycle model (`waits`), and `bound`: the utilisation if every frame
+        took as long as its busiest lane must multiply.
 
         `checked` is true when all was exact. A trace has neither scores nor a speed of its own:
         those keys are left out.
@@ -130,6 +133,7 @@ class Result:
             "difference": self.difference,
             "mispredicted": self.mispredicted,
             "lost": self.statistics.waits(),
+            "waits": self.waits,
             "bound": (
                 report["utilisation"] * mean / self.busiest if mean and self.busiest else None
             ),
@@ -173,6 +177,9 @@ def check_game(
     differences: dict[int, str] = {}
     mispredicted = dict.fromkeys(cores, 0)
     busiest: dict[int, list[int]] = {lanes: [] for lanes in cores}
+    causes = len(LOST_CAUSES)
+    waits = {lanes: np.zeros((len(network.layers), causes), np.int64) for lanes in cores}
+    lane_cycles = dict.fromkeys(cores, 0)
     ends = np.append(trace.starts[1:], True)
     episode = -1
     for t, (frame, first, over) in enumerate(zip(trace.frames, trace.starts, ends, strict=True)):
@@ -194,6 +201,9 @@ def check_game(
             mispredicted[lanes] += models[lanes].step(frame, golden.fired) != result.cycles
             if not first:
                 busiest[lanes].append(models[lanes].busiest)
+                waits[lanes] += models[lanes].waits
+                if result.cycles is not None:
+                    lane_cycles[lanes] += lanes * result.cycles.total
             try:
                 comparisons[lanes].step(f"step {t}", expected, result)
                 if t + 1 == len(trace.frames):
@@ -212,11 +222,23 @@ def check_game(
             statistics[lanes],
             differences.get(lanes),
             mispredicted[lanes],
+            _waits(waits[lanes] / max(1, lane_cycles[lanes])),
             float(np.mean(busiest[lanes])) if busiest[lanes] else None,
             frame_bytes=trace.frames[0].size,
             sent_bytes=float(np.mean(sent)) if sent else 0.0,
         )
         for lanes in cores
+    }
+
+
+def _waits(parts: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Of (phases, causes): what the first phase lost (`input`), what the last one lost (`output
+    layer`), and what the others did, by cause."""
+    between = parts[1:-1].sum(axis=0).tolist()
+    return {
+        "input": float(parts[0].sum()),
+        **dict(zip(LOST_CAUSES[:-1], between[:-1], strict=True)),
+        "output layer": float(parts[1:][-1:].sum()),
     }
 
 

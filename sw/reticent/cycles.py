@@ -939,7 +939,8 @@ def _frame(
 ) -> tuple[int, int]:  # fmt: skip
     """Run one frame; `everything`: it is sent whole, and all neurons are examined.
 
-    Writes `cycles` of each layer and `lost` lane-cycles by cause; returns total and busy cycles.
+    Writes `cycles` of each layer and `lost` lane-cycles in its phase by cause; returns total and
+    busy cycles.
     """
     pointers, rows, columns = tables.pointers, tables.rows, tables.columns
     queues, pushes, events, place = encoder.queues, encoder.pushes, encoder.events, encoder.place
@@ -989,7 +990,7 @@ def _frame(
     local = False
     starts, running, first_cycle, settled = False, False, False, False
     began, phase_began, go = 0, 0, NEVER
-    cause, since, busy_before = NOT_RUNNING, 0, 0
+    cause, counted, since, busy_before = NOT_RUNNING, 0, 0, 0
     while True:
         _arrive(
             t, go, most, pointers, until, loads, pushed, taken, fifos, order, woken, lengths, takes,
@@ -1079,12 +1080,12 @@ def _frame(
                 reason = FIFO_FULL
             elif not flowing and (source_done or scan_waits):
                 reason = LAYER_TAIL
-            if reason != cause:
+            if reason != cause or phase != counted:
                 if cause != NOT_RUNNING:
                     busy = _busy(t - 1, until, loads, count) if t - 1 > go else 0
-                    lost[cause] += lane_count * (t - since) - (busy - busy_before)
+                    lost[counted, cause] += lane_count * (t - since) - (busy - busy_before)
                     busy_before = busy
-                cause, since = reason, t
+                cause, since, counted = reason, t, phase
         if place[NEXT_PUSH] <= t:
             moved = True
             _push(encoder, t, not everything)
@@ -1145,11 +1146,11 @@ def _frame(
             # Whose turn it is in the next frame.
             _take_turns(lane, NEVER - 1, pushed, taken, fifos, order, woken, snapshot)
     cycles_all, busy = t + 1 - began, _busy(t, until, loads, count)
-    lost[cause] += lane_count * (t + 1 - since) - (busy - busy_before)
+    lost[counted, cause] += lane_count * (t + 1 - since) - (busy - busy_before)
     early = began - (place[TAKEN] + 1)  # from the last pixel to phase 0
     if early > 0:
         cycles_all += early
-        lost[SEQUENCER] += lane_count * early
+        lost[0, SEQUENCER] += lane_count * early
     return cycles_all, busy
 
 
@@ -1286,7 +1287,7 @@ class CycleModel:
             sending=np.zeros(streams, np.uint64),
         )
         self._cycles = np.zeros(len(image.layers), np.int64)
-        self._lost = np.zeros(len(LOST_CAUSES), np.int64)
+        self._lost = np.zeros((len(image.layers), len(LOST_CAUSES)), np.int64)
         self._machine = _bind(
             tables, encoder, generators, state, scanner, np.zeros(FULL + 2 * streams, np.int64),
             self._cycles, self._lost,
@@ -1303,6 +1304,14 @@ class CycleModel:
         """Multiplications of the lane that had most of them in the last frame: with this placement
         no frame with these events takes fewer cycles."""
         return int(self._lanes.loads.max())
+
+    @property
+    def waits(self) -> Ints:
+        """Lane-cycles lost in the last frame, by phase and cause: (layers, `LOST_CAUSES`).
+
+        The device counts the causes of all phases together.
+        """
+        return self._lost.copy()
 
     def compile(self) -> None:
         """Compile the model now, so that no frame is timed with it; it starts as after `reset`."""
@@ -1330,7 +1339,7 @@ class CycleModel:
             layers=tuple(self._cycles.tolist()),
             total=total,
             busy=busy,
-            lost=dict(zip(LOST_CAUSES, self._lost.tolist(), strict=True)),
+            lost=dict(zip(LOST_CAUSES, self._lost.sum(axis=0).tolist(), strict=True)),
         )
 
 

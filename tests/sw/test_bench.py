@@ -86,6 +86,8 @@ class Prediction:
     def step(self, frame, fired):
         predicted = self.core.step(frame).cycles
         self.busiest = predicted.busy / self.core.lanes
+        self.waits = np.zeros((len(self.core.golden.network.layers), len(LOST_CAUSES)), np.int64)
+        self.waits[1] = list(predicted.lost.values())
         for given, events in zip(fired, self.core.golden.fired, strict=True):
             np.testing.assert_array_equal(np.sort(given), events)  # in any order
         return predicted if self.right else dataclasses.replace(predicted, total=1)
@@ -122,6 +124,9 @@ def test_figures_of_an_exact_core(agent, network, trace):
     assert report["realised_speedup"] * report["fraction"] == pytest.approx(report["utilisation"])
     assert [layer["significant"] for layer in report["layers"]] == pytest.approx(significant)
     assert report["lost"][LOST_CAUSES[0]] == pytest.approx(1 - report["utilisation"])
+    waits = report["waits"]
+    assert waits[LOST_CAUSES[0]] == pytest.approx(1 - report["utilisation"])
+    assert waits["input"] == waits["output layer"] == 0
     assert report["bound"] == pytest.approx(1)  # all lanes have the same to do
     json.dumps(report)
 
@@ -236,6 +241,7 @@ def report(**changes):
             "mispredicted": 0,
             "bound": 0.75,
             "lost": {LOST_CAUSES[0]: 0.25, LOST_CAUSES[-1]: 0.125},
+            "waits": {"input": 0.03, "no event": 0.2, "fifo full": 0.0, "output layer": 0.145},
             "frame_bytes": {"whole": 7056, "sent": 43.2},
             "layers": layers,
         }
@@ -301,7 +307,7 @@ def test_report_text():
     cells = "0.0100 1,234 23,456 34,567 45,678 0.625 62.5 yes".split()
     assert ["32", "space_invaders", "20%", *cells] in main
     assert ["32", "geometric", "mean", "20%", "0.625"] in main
-    lost = ["25.0", *["0.0"] * (len(LOST_CAUSES) - 2), "12.5"]
+    lost = ["3.0", "20.0", "0.0", "14.5"]
     assert ["32", "space_invaders", "20%", *lost, "0.625", "0.750"] in main
     assert ["conv1", *"5 10 2 1 2 0".split()] in [x.split() for x in lines]
     assert ["conv1", *"1.0 3.0 4.0 100.0 25.0".split()] in [x.split() for x in lines]

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError
-from ..layout import LOST_CAUSES
 from ..progress import progress_line
 from .options import check_can_write
 
@@ -112,8 +111,9 @@ def report_text(report: dict[str, Any]) -> str:
     )
     console.print(_games(results, report["utilisation"]))
     console.print(
-        "Lane-cycles without a multiplication, in %, by cause; and a bound: the utilisation if "
-        "each frame\ntook as long as the lane with the most multiplications in it:"
+        "Lane-cycles without a multiplication, in %, by cause; those of the first phase and the "
+        "last one\napart, as the cycle model splits what the core counts. And a bound: the "
+        "utilisation if each frame\ntook as long as the lane with the most multiplications in it:"
     )
     console.print(_losses(results))
     console.print(
@@ -215,12 +215,12 @@ def _by_build(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _losses(results: list[dict[str, Any]]) -> Table:
     """One line a game on each build, one column a cause."""
-    table = _table("lanes", "game", "weights", *LOST_CAUSES, "utilisation", "bound", left=2)
+    causes = list(results[0]["waits"])
+    table = _table("lanes", "game", "weights", *causes, "utilisation", "bound", left=2)
     for result in _by_build(results):
-        shares = (result["lost"].get(cause, 0) for cause in LOST_CAUSES)
         table.add_row(
             *_what(result),
-            *(_number(100 * share, 1) for share in shares),
+            *(_number(100 * result["waits"][cause], 1) for cause in causes),
             _number(result["utilisation"], 3),
             _number(result["bound"], 3),
         )
