@@ -47,6 +47,9 @@ WHEELS = {
 # Builds are tried with this one and newer ones; an older one (0.23) fails on 7-series designs.
 OLDEST_YOSYS = (0, 70)
 
+# How much nextpnr's placer cares for slow paths (its default is 10): lanes are far apart.
+TIMING_WEIGHT = 25
+
 # No memory relies on its initial zeros, and a line for each row keeps synthesis busy for long.
 ZERO_ROW = re.compile(r"^\s*\w+\[\d+\] = \d+'h0+;\n", re.MULTILINE)
 
@@ -154,7 +157,8 @@ def bitstream(
     options = {}
     if chain is TRELLIS:
         options["nextpnr_opts"] = (
-            f"--timing-allow-fail --report report.json --router router2 --seed {seed}"
+            "--timing-allow-fail --report report.json --router router2 "
+            f"--placer-heap-timingweight {TIMING_WEIGHT} --seed {seed}"
         )
         options["ecppack_opts"] = "--compress"
     _prepared(target, chain.name, folder, **options)
