@@ -208,26 +208,30 @@ def measure_frames(
     thresholds: Sequence[float],
     say: Callable[[str], None],
 ) -> Iterator[MeasuredFrame]:
-    """The first frame from a reset; then, for each threshold (real units), one frame that settles
-    it, which is not reported, and the rest of its share of the frames.
+    """The first frame from a reset; then, not reported, those in which the stack fills; then, for
+    each threshold (real units), one frame that settles it, which is not reported, and the rest of
+    its share of the frames.
 
     Frames go on from one threshold to the next. Raises ToolError at the first difference from the
     golden model, in outputs, events or multiplications.
     """
     golden, device = Golden(network), simulation.device
-    share = (len(frames) - 1) // len(thresholds)
-    parts = [(thresholds[0], True, frames[:1])]
+    filled = network.input.stack
+    share = (len(frames) - filled) // len(thresholds)
+    parts = [(thresholds[0], True, frames[:filled])]
     for i, threshold in enumerate(thresholds):
-        parts.append((threshold, False, frames[1 + i * share : 1 + (i + 1) * share]))
+        start = filled + i * share
+        parts.append((threshold, False, frames[start : start + share]))
     say("loading")
     device.reset()
     golden.reset()
-    for threshold, anew, part in parts:
+    for threshold, reset, part in parts:
         counts = list(network.with_thresholds(threshold).thresholds)
         device.set_thresholds(counts)
         golden.set_thresholds(counts)
         for i, frame in enumerate(part):
             say(f"T = {threshold:g}, frame {i + 1} of {len(part)}")
+            anew = reset and i == 0
             simulation.forget()
             expected, got = golden.step(frame), device.step(frame)
             if (
@@ -238,7 +242,7 @@ def measure_frames(
                 raise ToolError(
                     f"the netlist differs from the golden model at T = {threshold:g}, frame {i}"
                 )
-            if anew or i > 0:
+            if anew or (not reset and i > 0):
                 assert got.cycles is not None
                 yield MeasuredFrame(
                     threshold, anew, got.cycles.total, sum(got.significant), simulation.activity()

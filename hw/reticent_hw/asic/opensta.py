@@ -118,7 +118,8 @@ def timing(
 def instance_power(
     pdk: Pdk, macros: MacroLibrary, netlist: str, top: str, folder: Path, *, period_ns: float
 ) -> dict[str, Power]:
-    """Power of every leaf instance by its path, clock pins included in `rest`."""
+    """Power of every leaf instance by its path ("core/lane_0/parts/_12_"), clock pins included in
+    `rest`."""
     script = _setup(pdk, macros, netlist, top, folder, period_ns)
     marks = ("activity none", "activity one")
     for mark, activity in zip(marks, (0, 1), strict=True):
@@ -143,7 +144,8 @@ def _rows(text: str, times: float) -> Iterator[tuple[str, tuple[float, float]]]:
         cells: Sequence[str] = line.split()
         if len(cells) == 5 and re.match(r"[-\d.]", cells[0]) and re.match(r"[-\d.]", cells[3]):
             internal, switching, leakage = (float(cell) for cell in cells[:3])
-            yield cells[4], (internal / times + switching + leakage, leakage)
+            # A macro's name may have been put together from its own and those above it.
+            yield cells[4].replace(".", "/"), (internal / times + switching + leakage, leakage)
 
 
 # An inverter that takes 1 pJ for each transition of its output.
