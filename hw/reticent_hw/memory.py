@@ -57,7 +57,7 @@ class DeepMemory(Elaboratable):
             self.rows._MustUse__used = True  # for what the platform builds instead
             return platform.get_deep_memory(self)
         m = Module()
-        m.submodules.rows = self.rows
+        m.submodules.memory = self.rows
         for read in self.reads:
             answer = Signal.like(Value.cast(read.data), reset_less=True)
             with m.If(read.move):

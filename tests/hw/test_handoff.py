@@ -58,7 +58,7 @@ def test_every_macro_has_a_place_of_its_own(project, kit):
     in_lane = verilog[verilog.index("module reticent_lane(") :].count("  RM_IHPSG13_")
     outside = verilog[: verilog.index("module reticent_lane(")].count("  RM_IHPSG13_")
     assert len(corners) == outside + CONFIG.lanes * in_lane
-    assert "core.lane_1.parts.weights.memory.rows.macro_0_0" in {path for *_, path in corners}
+    assert "core.lane_1.parts.weights.memory.memory.macro_0_0" in {path for *_, path in corners}
     _, _, width, height = facts["DIE_AREA"]
     for i, (x, y, path) in enumerate(corners):
         assert x >= 0, path
