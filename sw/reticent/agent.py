@@ -79,6 +79,12 @@ class Agent:
             raise UserError(f"calibration has shape {frames.shape}: give frames (N, height, width)")
         self.network.input.check_frame(frames[0])
 
+    def fits(self, config: BuildConfig) -> bool:
+        """Whether the lanes of a build can store the weights that are not pruned."""
+        layers = (layer for layer in self.network.layers if isinstance(layer, Conv | Dense))
+        weights = sum(int(np.count_nonzero(layer.weight)) for layer in layers)
+        return weights <= config.lanes * config.weight_depth
+
     @property
     def label(self) -> str:
         """Name and short hash: enough to tell two agents apart in a report."""
@@ -240,12 +246,6 @@ def random_agent(game: str, density: float = RANDOM_DENSITY, seed: int = 0) -> A
     )
 
 
-def _weights(agent: Agent) -> int:
-    """Weights that are not pruned."""
-    layers = (layer for layer in agent.network.layers if isinstance(layer, Conv | Dense))
-    return sum(int(np.count_nonzero(layer.weight)) for layer in layers)
-
-
 def find_agent(wanted: str | None, game: str, config: BuildConfig | None = None) -> Agent:
     """The agent that `--agent` names: a file, or `random[:density[:seed]]`.
 
@@ -261,7 +261,7 @@ def find_agent(wanted: str | None, game: str, config: BuildConfig | None = None)
             )
         agent = load_agent(path)
         sparser = SHIPPED / f"{game}-sparse10.npz"
-        if config and sparser.exists() and _weights(agent) > config.lanes * config.weight_depth:
+        if config and sparser.exists() and not agent.fits(config):
             agent = load_agent(sparser)
         return agent
     kind, *numbers = wanted.split(":")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bench import bench_agent, load_trace
+from ..bench import ROUNDS, bench_agent, load_trace
 from ..boards import Board
 from ..compiler import compile_network
 from ..cycles import CycleModel
@@ -53,8 +53,9 @@ def measure(
     game: str, board: Board, preset: BoardPreset, *, steps: int, seed: int, folder: Path
 ) -> Economy:
     """Play a recorded game through the frame code and the cycle model, byte by byte."""
-    agent = bench_agent(game)
     config = preset.config
+    agents = [bench_agent(game, percent) for percent in ROUNDS]
+    agent = next((agent for agent in agents if agent.fits(config)), agents[-1])
     network = agent.quantised(
         multiplier_bits=config.multiplier_bits, accumulator_bits=config.accumulator_bits
     )
