@@ -39,8 +39,8 @@ PINS = {"N": ("clk", "rst"), "E": ("tx",), "S": ("busy", "session"), "W": ("rx",
 
 @dataclass(frozen=True)
 class Placement:
-    """The lower left corner of each macro by its path, such as
-    "core.lane_0.parts.weights.memory.memory.macro_0_0", and the die's width and height. All in um."""
+    """The lower left corner of each macro by its path, for example
+    "core.lane_0.parts.weights.memory.memory.macro_0_0", and the die's width and height, in um."""
 
     corners: Mapping[str, tuple[float, float]]
     width: float
