@@ -234,28 +234,25 @@ class Core(wiring.Component):
                 ]
             with m.If(reads):
                 m.d.comb += ranges.first.eq(host.load.row)
-            # The broadcast is registered, and so is what is local to a lane.
-            common, for_all = Signal.like(ranges, name=f"common_{i}"), Signal(name=f"for_all_{i}")
-            m.d.sync += [
-                common.eq(ranges),
-                for_all.eq(generator.ranges.valid & room[i] & ~host.restart),
-            ]
-            offers.append(for_all)
+            # The broadcast is registered, and so is what is local to a lane: nothing but wires lies
+            # between these registers and the lanes.
+            common = Signal.like(ranges, name=f"common_{i}")
+            for_all = generator.ranges.valid & room[i] & ~host.restart
+            m.d.sync += common.eq(ranges)
             for j, lane in enumerate(lanes):
-                m.d.comb += [lane.range[i].eq(common), lane.offer[i].eq(for_all)]
                 own = j - i * per_stream
+                offer = Signal(name=f"offer_{i}_{j}")
+                m.d.comb += [lane.range[i].eq(common), lane.offer[i].eq(offer)]
+                m.d.sync += offer.eq(for_all)
+                offers.append(offer)
                 if 0 <= own < per_stream:
-                    change = Signal.like(ranges.delta, name=f"change_{j}")
-                    mine, of_group = Signal(name=f"mine_{j}"), Signal(name=f"of_group_{j}")
+                    delta = Signal.like(ranges.delta, name=f"delta_{j}")
+                    mine = group.valid & room[i] & group.p.fired[own] & ~host.restart
                     m.d.sync += [
-                        change.eq(group.p.change[own]),
-                        mine.eq(group.valid & room[i] & group.p.fired[own] & ~host.restart),
-                        of_group.eq(group.valid),
+                        offer.eq(for_all | mine),
+                        delta.eq(Mux(group.valid, group.p.change[own], ranges.delta)),
                     ]
-                    offers.append(mine)
-                    m.d.comb += lane.offer[i].eq(for_all | mine)
-                    with m.If(of_group):
-                        m.d.comb += lane.range[i].delta.eq(change)
+                    m.d.comb += lane.range[i].delta.eq(delta)
             blocked.append((generator.ranges.valid | group.valid) & ~room[i])
             accepted.append(generator.events.valid & generator.events.ready)
             # Counted a cycle later than other events: so many at once take long to add.
