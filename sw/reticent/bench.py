@@ -238,7 +238,7 @@ def _waits(parts: npt.NDArray[np.float64]) -> dict[str, float]:
     return {
         "input": float(parts[0].sum()),
         **dict(zip(LOST_CAUSES[:-1], between[:-1], strict=True)),
-        "output layer": float(parts[1:][-1:].sum()),
+        "outputs": float(parts[1:][-1:].sum()),
     }
 
 

@@ -126,7 +126,7 @@ def test_figures_of_an_exact_core(agent, network, trace):
     assert report["lost"][LOST_CAUSES[0]] == pytest.approx(1 - report["utilisation"])
     waits = report["waits"]
     assert waits[LOST_CAUSES[0]] == pytest.approx(1 - report["utilisation"])
-    assert waits["input"] == waits["output layer"] == 0
+    assert waits["input"] == waits["outputs"] == 0
     assert report["bound"] == pytest.approx(1)  # all lanes have the same to do
     json.dumps(report)
 
@@ -241,7 +241,7 @@ def report(**changes):
             "mispredicted": 0,
             "bound": 0.75,
             "lost": {LOST_CAUSES[0]: 0.25, LOST_CAUSES[-1]: 0.125},
-            "waits": {"input": 0.03, "no event": 0.2, "fifo full": 0.0, "output layer": 0.145},
+            "waits": {"input": 0.03, "no event": 0.2, "fifo full": 0.0, "outputs": 0.145},
             "frame_bytes": {"whole": 7056, "sent": 43.2},
             "layers": layers,
         }
