@@ -229,8 +229,8 @@ def test_breakout_on_a_whole_board_behind_a_terminal(tmp_path, capsys):
         assert cli.main(["board", "info", "--port", path]) == 0
         assert "16 lanes" in capsys.readouterr().out
         # A second driver finds the image there.
-        agent = find_agent(None, "breakout")
         client = Client(SerialChannel(path))
+        agent = find_agent(None, "breakout", client.hello.config)
         network = agent.quantised(accumulator_bits=client.hello.config.accumulator_bits)
         image = compile_network(network, client.hello.config, list(agent.calibration))
         device = BoardAccelerator("fpga", LinkTransport(client), image)
