@@ -10,9 +10,10 @@ import re
 from collections import defaultdict
 from typing import Any
 
+from .output_registers import BLOCK
+
 __all__ = ["place_blocks"]
 
-BLOCK = "DP16KD"
 # Of the LFE5U-85F and LFE5UM5G-85F: as nextpnr names them, a block is X<column>/Y<row>/EBR<0 to 3>,
 # counted along its row.
 ROWS = (22, 46, 70, 82)
