@@ -143,22 +143,22 @@ class Pqn:
         settings, learner = self._settings, self._learner
         targets = lambda_returns(
             batch.rewards, batch.ends, batch.values, settings.gamma, settings.trace
-        ).reshape(-1)
-        observations = batch.observations.reshape(-1, *batch.observations.shape[2:])
-        actions = batch.actions.reshape(-1)
+        )
         device = learner.network.device
+        # The batch moves to the device once, not in every epoch.
+        observations, actions, wanted = (
+            torch.from_numpy(array.reshape(-1, *array.shape[2:])).to(device)
+            for array in (batch.observations, batch.actions, targets)
+        )
         losses = []
         for _ in range(settings.epochs):
-            order = batch.shuffle.permutation(len(targets))
-            for chosen in order.reshape(-1, settings.minibatch):
-                seen, taken, wanted = (
-                    torch.from_numpy(array[chosen]).to(device)
-                    for array in (observations, actions, targets)
-                )
+            order = torch.from_numpy(batch.shuffle.permutation(len(wanted))).to(device)
+            for chosen in order.split(settings.minibatch):
+                seen, taken = observations[chosen], actions[chosen]
                 values = learner.network(seen).gather(1, taken[:, None])[:, 0]
-                loss = (values - wanted).square().mean() / 2
+                loss = (values - wanted[chosen]).square().mean() / 2
                 learner.step(loss)
                 losses.append(loss.detach())
-        learner.frames += len(targets) * FRAME_SKIP
+        learner.frames += len(wanted) * FRAME_SKIP
         learner.prune()
         return float(torch.stack(losses).mean())
