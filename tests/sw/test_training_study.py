@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="needs the `train` extra")
 from reticent.agent import load_agent, random_agent, save_agent  # noqa: E402
 from reticent.errors import ToolError, UserError  # noqa: E402
 from reticent.network import reference_network  # noqa: E402
-from reticent.training import commands, jobs, shipping, speed, study  # noqa: E402
+from reticent.training import commands, jobs, measuring, shipping, speed, study  # noqa: E402
 from reticent.training.files import save_tensors  # noqa: E402
 from reticent.training.qnetwork import from_arrays  # noqa: E402
 
@@ -249,6 +249,8 @@ def test_shipping_writes_agent_record_and_table(tmp_path, capsys):
         "not at all",
         "--trained",
         "1e6",
+        "--output",
+        str(tmp_path / "study"),
     ]
     assert commands.ship(arguments) == 0
     assert "float delta" in capsys.readouterr().out
@@ -275,6 +277,10 @@ def test_shipping_writes_agent_record_and_table(tmp_path, capsys):
     assert (tmp_path / "breakout-small.npz").read_bytes() == content
     record = json.loads((tmp_path / "agents.json").read_text())["breakout-small.npz"]
     assert set(record["measured"]) == {"int8 dense"}
+    # A study of it finds what shipping measured, although the file has its score since.
+    (measured,) = (tmp_path / "study" / "measurements").glob("*-int8-dense-*")
+    wanted = study.jobs_for([subject], measured.parent, episodes=2, seed=1_000_000)
+    assert [job.finished for *_, job in wanted] == [True, True, True, True]
     capsys.readouterr()
     assert commands.ship([*arguments, "--variants", "int4"]) == 2
     assert "no arithmetic 'int4'" in capsys.readouterr().err
@@ -385,6 +391,6 @@ def test_a_whole_small_study(tmp_path):
     assert commands.study(arguments) == 0
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * len(shipping.VARIANTS)
+    assert len(rows) == 2 * 2 * len(measuring.VARIANTS)
     densities = sorted({round(float(row["density"]), 2) for row in rows})
     assert densities == [0.8, 1.0]

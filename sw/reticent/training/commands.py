@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["lottery", "ship", "study", "train"]
 
+STUDY_FOLDER = Path("runs/study")
+MEASUREMENTS = "measurements"  # within a study's folder
+
 TRAIN_EXAMPLES = """\
 examples:
   python sw/train.py --game breakout
@@ -103,7 +106,7 @@ def study(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("sources", nargs="*", type=Path, help="folders of runs and lotteries, agent files")
-    add("--output", type=Path, default=Path("runs/study"), metavar="FOLDER", help="(runs/study)")
+    add("--output", type=Path, default=STUDY_FOLDER, metavar="FOLDER", help=f"({STUDY_FOLDER})")
     add("--episodes", type=int, default=30, metavar="N", help="of each measurement (30)")
     add("--threshold", type=float, default=0.01, metavar="T", help="of the delta networks (0.01)")
     add(
@@ -145,6 +148,14 @@ def ship(arguments: Sequence[str] | None = None) -> int:
     add("--suffix", default="", metavar="TEXT", help="the file is GAME-TEXT.npz, not GAME.npz")
     add("--folder", type=Path, default=Path("agents"), help="where to write (agents)")
     add("--episodes", type=int, default=30, metavar="N", help="of each arithmetic (30)")
+    add(
+        "--output",
+        type=Path,
+        default=STUDY_FOLDER,
+        metavar="FOLDER",
+        help=f"of the study whose measurements are taken and added to ({STUDY_FOLDER})",
+    )
+    add("--workers", type=int, default=1, metavar="N", help="measurements at once (1)")
     add(
         "--variants",
         nargs="+",
@@ -379,7 +390,7 @@ def _study(arguments: argparse.Namespace) -> int:
         raise UserError("--games are what --train trains: give --train, or leave them out")
     measurements = jobs_for(
         find_subjects(sources),
-        output / "measurements",
+        output / MEASUREMENTS,
         episodes=arguments.episodes,
         seed=arguments.evaluation_seed,
         threshold=arguments.threshold,
@@ -411,6 +422,8 @@ def _ship(arguments: argparse.Namespace) -> int:
         suffix=arguments.suffix,
         variants=tuple(arguments.variants or DEFAULT_VARIANTS),
         episodes=arguments.episodes,
+        measurements=arguments.output / MEASUREMENTS,
+        workers=arguments.workers,
         frames=arguments.frames,
         calibration=arguments.calibration,
         provenance=arguments.provenance,

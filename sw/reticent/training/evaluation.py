@@ -13,8 +13,9 @@ from ..backends import ModelBackend
 from ..engine import Engine, FloatEngine
 from ..errors import UserError
 
-__all__ = ["EPSILON", "Evaluation", "evaluate", "interval"]
+__all__ = ["EPSILON", "SEED", "Evaluation", "evaluate", "interval"]
 
+SEED = 1_000_000  # of the first episode; apart from those that training plays
 EPSILON = 0.01  # random decisions while evaluating: without any, one game is played again and again
 
 
@@ -53,7 +54,7 @@ def evaluate(
     game: str,
     episodes: int,
     *,
-    seed: int = 1_000_000,
+    seed: int = SEED,
     epsilon: float = EPSILON,
     sticky: float = 0.0,
 ) -> Evaluation:

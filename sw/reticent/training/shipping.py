@@ -13,35 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from ..agent import Agent, agent_bytes, load_agent
-from ..atari import AtariGame, record_trace, rollout
+from ..atari import AtariGame, rollout
 from ..backends import ModelBackend
-from ..calibrate import tune_scales
-from ..engine import Engine, FloatEngine
 from ..errors import UserError
-from ..importer import from_tensors, load_tensors, preset_shape
 from ..network import Network
 from ..quantise import DEFAULT_THRESHOLD
-from .evaluation import evaluate, interval
 from .files import write_file
+from .jobs import run_jobs
+from .measuring import VARIANTS, Subject, load_network, make_agent, measurement, model
 
 __all__ = [
     "DEFAULT_VARIANTS",
     "REFERENCE_SCORES",
-    "VARIANTS",
     "Agreement",
     "agreement",
-    "load_network",
-    "make_agent",
-    "model",
     "read_records",
     "rounded",
     "ship_agent",
 ]
 
-CALIBRATION_FRAMES, CALIBRATION_SEED = 200, 1
 KEPT_BITS = 16  # significant bits of a shipped weight: half the file, 2**-9 of int8's error
 
-VARIANTS = ("float dense", "float delta", "int8 dense", "int8 delta")
 DEFAULT_VARIANTS = ("float dense", "float delta", "int8 delta")
 
 # Of a random player and a human one, as commonly published with DQN.
@@ -68,14 +60,6 @@ human | fraction | agreement | sha256 |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-def load_network(path: Path) -> Network:
-    """The network in a file of weights of the reference shape, or in an agent file."""
-    if path.suffix == ".npz":
-        return load_agent(path).network
-    tensors = load_tensors(path)
-    return from_tensors(tensors, preset_shape("reference"))
-
-
 def rounded(network: Network) -> Network:
     """The network with its weights rounded to 16 significant bits, so that its file packs well."""
     arrays = {}
@@ -84,41 +68,6 @@ def rounded(network: Network) -> Network:
         kept = np.ldexp(np.rint(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
         arrays[name] = kept.astype(np.float32)
     return Network.from_arrays(network.describe(), arrays)
-
-
-def make_agent(
-    network: Network,
-    game: str,
-    name: str,
-    *,
-    provenance: str,
-    score: str,
-    calibration: int = CALIBRATION_FRAMES,
-) -> Agent:
-    """Calibrate on a stretch of the float delta network's own play, of so many frames."""
-    emulator = AtariGame(game)
-    emulator.close()
-    policy = ModelBackend("float", FloatEngine(network, DEFAULT_THRESHOLD))
-    frames, starts = record_trace(game, policy, calibration, seed=CALIBRATION_SEED)
-    frames = frames[starts.cumsum() == 1]
-    return Agent(
-        name=name,
-        game=emulator.name,
-        network=network,
-        actions=emulator.actions,
-        scales=tuple(tune_scales(network, frames)),
-        calibration=frames,
-        provenance=provenance,
-        score=score,
-    )
-
-
-def model(agent: Agent, variant: str, threshold: float = DEFAULT_THRESHOLD) -> Engine | FloatEngine:
-    """How one of the `VARIANTS` computes; the dense ones send every change."""
-    applied = threshold if variant.endswith("delta") else 0.0
-    if variant.startswith("float"):
-        return FloatEngine(agent.network, applied)
-    return Engine(agent.quantised(applied))
 
 
 @dataclass(frozen=True)
@@ -161,6 +110,8 @@ def ship_agent(
     suffix: str,
     variants: tuple[str, ...],
     episodes: int,
+    measurements: Path,
+    workers: int,
     frames: int,
     calibration: int,
     provenance: str,
@@ -170,7 +121,8 @@ def ship_agent(
     """Write `<game>[-suffix].npz`, its record in `agents.json` and the table of all.
 
     `trained` counts emulator frames; `frames` decisions on which actions are compared and
-    `calibration` those that tune the scales. An agent file that lies in `folder` already is
+    `calibration` those that tune the scales. `measurements` is a folder of a study's: what is
+    there already is not played again. An agent file that lies in `folder` already is
     measured and recorded, and stays as it is. Returns what was found on one line.
     """
     unknown = set(variants) - set(VARIANTS)
@@ -188,17 +140,27 @@ def ship_agent(
     agent.quantised()  # refuses what no device could hold
     same = agreement(agent, frames)
     show(f"{path.name}: agreement {same.all:.3f}, {same.clear:.4f} without near-ties")
+    if not there:
+        write_file(path, agent_bytes(agent))
+    subject = Subject(
+        game=game, method="agent", round=0, seed=0, frames=trained, path=path.resolve()
+    )
+    jobs = {
+        variant: measurement(
+            subject,
+            variant,
+            DEFAULT_THRESHOLD if variant.endswith("delta") else 0.0,
+            measurements,
+            episodes=episodes,
+        )
+        for variant in variants
+    }
+    run_jobs(list(jobs.values()), workers=workers, show=show)
     measured: dict[str, dict[str, Any]] = {}
-    for variant in variants:
-        result = evaluate(model(agent, variant), game, episodes)
-        low, high = interval(result.scores)
-        measured[variant] = {
-            "score": result.mean,
-            "low": low,
-            "high": high,
-            "fraction": result.fraction,
-        }
-        show(f"{path.name}: {variant} {result.mean:.1f} [{low:.1f}, {high:.1f}]")
+    for variant, job in jobs.items():
+        result = job.result()
+        measured[variant] = {"score": result["mean"]}
+        measured[variant] |= {key: result[key] for key in ("low", "high", "fraction")}
     texts = [f"{v} {m['score']:.1f} [{m['low']:.1f}, {m['high']:.1f}]" for v, m in measured.items()]
     score = (
         f"{'; '.join(texts)}: mean and 95 % bootstrap interval over {episodes} whole episodes, "

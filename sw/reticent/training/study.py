@@ -8,30 +8,26 @@ of its own.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..agent import load_agent
-from ..engine import Engine, FloatEngine
 from ..errors import ToolError, UserError
 from ..quantise import DEFAULT_THRESHOLD
-from .evaluation import evaluate, interval
 from .files import write_file
 from .jobs import Job
 from .lottery import Lottery, gradual_settings
+from .measuring import VARIANTS, Subject, measurement
 from .settings import Settings, from_json
-from .shipping import VARIANTS, load_network, make_agent, model, read_records
+from .shipping import read_records
 from .trainer import Run, snapshot_name
 
 __all__ = [
     "GAMES",
     "SWEEP",
-    "Subject",
     "find_subjects",
     "jobs_for",
     "rows_of",
@@ -41,23 +37,6 @@ __all__ = [
 
 GAMES = ("breakout", "space_invaders", "robotank", "enduro", "krull", "freeway")
 SWEEP = (0.001, 0.005, 0.01, 0.05)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """One network of a study."""
-
-    game: str
-    method: str  # lottery, gradual or agent
-    round: int  # of the lottery; for gradual the place among its snapshots
-    seed: int
-    frames: int  # that its own training saw, an agent's in all; -1 where nothing tells
-    path: Path  # .safetensors or .npz
-
-    @property
-    def label(self) -> str:
-        """Short and unique in a study."""
-        return f"{self.game}-{self.method}-{self.seed}-{self.round:02}-{self.path.stem}"
 
 
 def find_subjects(sources: Sequence[Path]) -> list[Subject]:
@@ -175,32 +154,6 @@ def train_job(
     return {"finished": True}
 
 
-def measure(
-    path: str, game: str, variant: str, threshold: float, episodes: int, seed: int
-) -> dict[str, Any]:
-    """One measurement, as a job: whole episodes of one network in one arithmetic."""
-    source = Path(path)
-    network = load_network(source)
-    runs: Engine | FloatEngine
-    if variant.startswith("float"):
-        runs = FloatEngine(network, threshold)
-    elif source.suffix == ".npz":
-        runs = model(load_agent(source), variant, threshold)
-    else:
-        calibrated = make_agent(network, game, source.name, provenance="", score="")
-        runs = model(calibrated, variant, threshold)
-    result = evaluate(runs, game, episodes, seed=seed)
-    low, high = interval(result.scores)
-    return {
-        "density": network.density,
-        "low": low,
-        "high": high,
-        **asdict(result),
-        "mean": result.mean,
-        "fraction": result.fraction,
-    }
-
-
 def jobs_for(
     subjects: Sequence[Subject],
     folder: Path,
@@ -230,10 +183,8 @@ def jobs_for(
                 want(subject, "float delta", value)
     found = []
     for subject, variant, value in wanted.values():
-        digest = hashlib.sha256(subject.path.read_bytes()).hexdigest()[:8]
-        name = f"{subject.label}-{digest}-{variant.replace(' ', '-')}-{value:g}-{episodes}-{seed}"
-        arguments = (str(subject.path), subject.game, variant, value, episodes, seed)
-        found.append((subject, variant, value, Job(name, folder / name, measure, arguments)))
+        job = measurement(subject, variant, value, folder, episodes=episodes, seed=seed)
+        found.append((subject, variant, value, job))
     return found
 
 
