@@ -31,7 +31,7 @@ def tune_scales(
 ) -> list[float]:
     """Activation scales of the hidden layers that bring int8 delta closest to float delta.
 
-    `frames` (N, height, width[, channels]) is one unbroken stretch of play; a few hundred are
+    `frames` (N, height, width[, channels]) is play in unbroken stretches; a few hundred are
     enough. Coordinate descent from the best common fraction of the peak-fitting scales. The cost
     is the mean square root of each frame's largest error in an output, after the frame's mean
     output is taken off (only differences decide); the root keeps rare large errors, which

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..agent import Agent, agent_bytes, load_agent
 from ..atari import AtariGame, record_trace
 from ..backends import ModelBackend
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 CALIBRATION_FRAMES, CALIBRATION_SEED = 200, 1
+# Stretches of so many frames are taken for calibration, one out of so many that are played: games
+# that grow dark, or faster, have other activations late in an episode.
+STRETCH, SPREAD = 50, 8
 
 VARIANTS = ("float dense", "float delta", "int8 dense", "int8 delta")
 
@@ -70,12 +75,12 @@ def make_agent(
     score: str,
     calibration: int = CALIBRATION_FRAMES,
 ) -> Agent:
-    """Calibrate on a stretch of the float delta network's own play, of so many frames."""
+    """Calibrate on so many frames of the float delta network's own play, in stretches."""
     emulator = AtariGame(game)
     emulator.close()
     policy = ModelBackend("float", FloatEngine(network, DEFAULT_THRESHOLD))
-    frames, starts = record_trace(game, policy, calibration, seed=CALIBRATION_SEED)
-    frames = frames[starts.cumsum() == 1]
+    played, _ = record_trace(game, policy, calibration * SPREAD, seed=CALIBRATION_SEED)
+    frames = played[np.arange(len(played)) // STRETCH % SPREAD == 0][:calibration]
     return Agent(
         name=name,
         game=emulator.name,
