@@ -8,6 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import THRESHOLD_BITS
 
+from .bits import product_of
 from .interfaces import at_least_two, event_layout, index_shape, pixel_stream
 from .memory import DeepMemory
 
@@ -76,13 +77,13 @@ class DeltaEncoder(wiring.Component):
             highest.y.eq(self.height - 1),
             highest.x.eq(self.width - 1),
             highest.channel.eq(self.channels - 1),
-            row_pixels.eq(self.width * self.channels),
+            row_pixels.eq(product_of(self.width, self.channels)),
             *(
                 older.eq((self.stack - 1 - age)[: len(self.stack)])
                 for age, older in enumerate(frames_before)
             ),
             *(
-                slot.eq(older * self.channels)
+                slot.eq(product_of(self.channels, older))
                 for older, slot in zip(frames_before, first_slots, strict=True)
             ),
         ]
@@ -249,9 +250,17 @@ class DeltaEncoder(wiring.Component):
                 width=Shape.cast(event_layout(c)).width, depth=c.queue_depth // c.streams
             )
             queues.append(queue)
-            # What its level is, from a register.
+            # What it holds, with the event in the register behind it: block memory is slow.
             level = Signal(range(queue.depth + 1), name=f"level_{i}")
-            m.d.sync += level.eq(level + queue.w_en - (queue.r_en & queue.r_rdy))
+            leaving = Signal(event_layout(c), name=f"leaving_{i}", reset_less=True)
+            events = self.events[i]
+            m.d.comb += [
+                events.payload.eq(leaving),
+                queue.r_en.eq(~events.valid | events.ready),
+            ]
+            with m.If(queue.r_en):
+                m.d.sync += [events.valid.eq(queue.r_rdy), leaving.eq(queue.r_data)]
+            m.d.sync += level.eq(level + queue.w_en - (events.valid & events.ready))
             levels.append(level)
         turn = Signal(index_shape(c.streams))
         # Registered: a queue has room for one event more than it says.
@@ -291,14 +300,8 @@ class DeltaEncoder(wiring.Component):
                 m.d.sync += turn.eq(Mux(turn == c.streams - 1, 0, turn + 1))
             with m.If(self.next_frame):
                 m.d.sync += turn.eq(0)
-        for i, (queue, events) in enumerate(zip(queues, self.events, strict=True)):
-            m.d.comb += [
-                queue.w_data.eq(event),
-                queue.w_en.eq(pushed & (turn == i)),
-                events.valid.eq(queue.r_rdy),
-                events.payload.eq(queue.r_data),
-                queue.r_en.eq(events.ready),
-            ]
+        for i, queue in enumerate(queues):
+            m.d.comb += [queue.w_data.eq(event), queue.w_en.eq(pushed & (turn == i))]
         m.d.comb += [
             self.received.eq(complete & ~Cat(valid).any() & ~pending.any()),
             self.drained.eq(self.received & Cat(level == 0 for level in levels).all()),

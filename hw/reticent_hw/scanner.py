@@ -10,7 +10,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import Space
 
-from .bits import first_bits, lowest, several
+from .bits import first_bits, lowest, product_of, several
 from .interfaces import ScanSignature, at_least_two, event_layout, index_shape, row_layout
 from .lane import SCAN_LATENCY
 
@@ -139,7 +139,7 @@ class NeuronScanner(wiring.Component):
                 found.eq(picked),
                 found_columns.eq(Mux(self.everything, all_columns, self.columns)),
                 found_row.eq(self.row),
-                found_offset.eq(self.row * source.row_stride),
+                found_offset.eq(product_of(source.row_stride, self.row)),
                 wraps.eq(picked_wraps),
             ]
         with m.If(begun):
@@ -297,7 +297,7 @@ class NeuronScanner(wiring.Component):
             places[0].k.eq(k),
             group_base.eq(base),
             *(places[i].eq(places[i - 1]) for i in range(1, len(places))),
-            column_offset.eq(places[0].x * source.channels),
+            column_offset.eq(product_of(source.channels, places[0].x)),
             group_row.eq(group_base + places[0].k),
             self.scan.row.eq(group_row + column_offset),
             self.scan.channel.eq(source.channel_base + places[1].k),
