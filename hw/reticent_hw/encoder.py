@@ -8,7 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import THRESHOLD_BITS
 
-from .bits import product_of
+from .bits import product_of, several
 from .interfaces import at_least_two, event_layout, index_shape, pixel_stream
 from .memory import DeepMemory
 
@@ -238,8 +238,10 @@ class DeltaEncoder(wiring.Component):
 
         # Stage 5: the changes of this pixel in all stacked frames, one event a cycle.
         changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
-        pending = Signal(c.stack)
+        pending, arising = Signal(c.stack), Signal(c.stack)
         others = Signal(c.stack)
+        # Of `pending`, in registers: all stages wait for them.
+        some_pending, single = Signal(), Signal()
         first_slot = Signal(c.slot_bits)
         event = Signal(event_layout(c))
         pushed = Signal()
@@ -282,18 +284,29 @@ class DeltaEncoder(wiring.Component):
             event.y.eq(places[1].y),
             event.x.eq(places[1].x),
             event.slot.eq(first_slot + places[1].channel),
-            pushed.eq(pending.any() & has_room),
-            moves_on.eq(~pending.any() | (pushed & ~others.any())),
+            pushed.eq(some_pending & has_room),
+            moves_on.eq(~some_pending | (single & has_room)),
+            arising.eq(
+                Cat(
+                    compared & (age < self.stack) & (after[age] != before[1][age])
+                    for age in range(c.stack)
+                )
+            ),
         ]
         with m.If(moves_on):
-            m.d.sync += places[1].eq(places[0])
-            for age in range(c.stack):
-                m.d.sync += [
-                    changes[age].eq(after[age] - before[1][age]),
-                    pending[age].eq(compared & (age < self.stack) & (after[age] != before[1][age])),
-                ]
+            m.d.sync += [
+                places[1].eq(places[0]),
+                *(changes[age].eq(after[age] - before[1][age]) for age in range(c.stack)),
+                pending.eq(arising),
+                some_pending.eq(arising.any()),
+                single.eq(~several(arising)),
+            ]
         with m.Elif(pushed):
-            m.d.sync += pending.eq(others)
+            m.d.sync += [
+                pending.eq(others),
+                some_pending.eq(others.any()),
+                single.eq(~several(others)),
+            ]
 
         if c.streams > 1:
             with m.If(pushed):
@@ -303,7 +316,7 @@ class DeltaEncoder(wiring.Component):
         for i, queue in enumerate(queues):
             m.d.comb += [queue.w_data.eq(event), queue.w_en.eq(pushed & (turn == i))]
         m.d.comb += [
-            self.received.eq(complete & ~Cat(valid).any() & ~pending.any()),
+            self.received.eq(complete & ~Cat(valid).any() & ~some_pending),
             self.drained.eq(self.received & Cat(level == 0 for level in levels).all()),
             self.crowded.eq(
                 Cat(

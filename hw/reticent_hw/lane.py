@@ -200,9 +200,13 @@ class Lane(wiring.Component):
         m = Module()
         restart = Signal(init=1)
         m.d.sync += restart.eq(self.restart)
-        # Not restarted: what was loaded before a restart may still be on its way.
+        # Not restarted: what was loaded before a restart may still be on its way. `valid` here is
+        # for rows of this lane.
         load = self.load.signature.create()
-        m.d.sync += [getattr(load, n).eq(getattr(self.load, n)) for n in load.signature.members]
+        m.d.sync += [
+            *(getattr(load, n).eq(getattr(self.load, n)) for n in load.signature.members),
+            load.valid.eq(self.load.valid & (self.load.lane == self.index)),
+        ]
         m.submodules.parts = ResetInserter(restart)(self._parts(load))
         return m
 
@@ -223,7 +227,6 @@ class Lane(wiring.Component):
 
         def loaded(name: str, space: Space, depth: int) -> LoadedMemory:
             m.submodules[name] = rows = LoadedMemory(c, space, depth, of_lane=True)
-            m.d.comb += rows.lane.eq(self.index)
             m.d.comb += [getattr(rows.load, n).eq(getattr(load, n)) for n in load.signature.members]
             return rows
 

@@ -233,7 +233,6 @@ class NeuronScanner(wiring.Component):
         )
         # The oldest entry is in a register, the others in the FIFO.
         entry, oldest, some_joined = Signal(joining), Signal(joining), Signal()
-        waits = Signal()  # an entry behind the oldest
         joined = Signal(c.lanes, init=-1)
         active, joiners, remaining, examined = (
             Signal(c.lanes, name=n) for n in ("active", "joiners", "remaining", "examined")
@@ -256,8 +255,7 @@ class NeuronScanner(wiring.Component):
             entry.lap.eq(lap),
             entry.lanes.eq(joiners),
             joins.w_data.eq(entry),
-            waits.eq(joiners.any() & some_joined & ~(leave & ~joins.r_rdy)),
-            joins.w_en.eq(waits),
+            joins.w_en.eq(joiners.any() & some_joined & ~(leave & ~joins.r_rdy)),
             joins.r_en.eq(leave),
         ]
         with m.If(leave | ~some_joined):
