@@ -171,7 +171,6 @@ class NeuronScanner(wiring.Component):
             }
 
         ready, upcoming, upcoming_wraps = Signal(), Signal(place), Signal()
-        m.d.comb += refill.eq(~ready | take)
         with m.If(refill):
             m.d.sync += [
                 ready.eq(found),
@@ -195,7 +194,9 @@ class NeuronScanner(wiring.Component):
         m.d.comb += [
             present.eq(issuing & credit),
             last.eq(issue & last_channel & alone),
+            # `last` is late, and the stages before wait for it.
             take.eq(ready & (~issuing | last)),
+            refill.eq(~ready | ~issuing | last),
         ]
         with m.If(issue):
             m.d.sync += [
