@@ -110,14 +110,22 @@ class NeuronScanner(wiring.Component):
         picked_wraps, wraps = Signal(), Signal()
         found_columns = Signal(c.map_columns)
         found_row, found_offset = Signal.like(self.row), Signal(c.state_address_bits)
+        # A stage moves when it, or one behind it, is empty, or when the place that is issued ends.
+        # The latter is known late: so what is known early is kept by itself.
         pick, load, refill = Signal(), Signal(), Signal()
+        may_pick, may_load, may_refill = (
+            Signal(name=f"may_{n}", attrs={"keep": 1}) for n in ("pick", "load", "refill")
+        )
+        last = Signal()
         all_rows = first_bits(m, source.rows, c.map_rows, "all_rows")
         all_columns = Signal(c.map_columns)
         every_column = first_bits(m, source.columns, c.map_columns, "every_column")
         m.d.comb += [
             wanted.eq(Mux(self.everything, all_rows, self.touched)),
-            load.eq(~found | refill),
-            pick.eq(started | ~picked | load),
+            may_load.eq(~found | may_refill),
+            may_pick.eq(started | ~picked | may_load),
+            load.eq(may_load | last),
+            pick.eq(may_pick | last),
             following.eq(Mux(last_of_lap, wanted_rows, others_ahead)),
         ]
         m.d.sync += [
@@ -188,15 +196,15 @@ class NeuronScanner(wiring.Component):
             current_place[n] for n in ("y", "base", "column", "rest", "alone")
         )
         k = Signal(range(c.channel_depth))
-        present, credit, issue, last_channel, last = (
-            Signal(name=n) for n in ("present", "credit", "issue", "last_channel", "last")
+        present, credit, issue, last_channel = (
+            Signal(name=n) for n in ("present", "credit", "issue", "last_channel")
         )
         m.d.comb += [
             present.eq(issuing & credit),
             last.eq(issue & last_channel & alone),
-            # `last` is late, and the stages before wait for it.
             take.eq(ready & (~issuing | last)),
-            refill.eq(~ready | ~issuing | last),
+            may_refill.eq(~ready | ~issuing),
+            refill.eq(may_refill | last),
         ]
         with m.If(issue):
             m.d.sync += [
