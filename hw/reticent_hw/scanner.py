@@ -196,12 +196,14 @@ class NeuronScanner(wiring.Component):
             current_place[n] for n in ("y", "base", "column", "rest", "alone")
         )
         k = Signal(range(c.channel_depth))
-        present, credit, issue, last_channel = (
-            Signal(name=n) for n in ("present", "credit", "issue", "last_channel")
-        )
+        last_channel, issue = Signal(), Signal()
+        # Much follows from whether a group is issued in this cycle: so what decides it is known
+        # before. `present`: there is one, and credit for it; `ends`: it is the last of its row.
+        present, credit, ends = Signal(), Signal(), Signal()
+        one_channel = source.channels == 1
+        following_place = first_of(rest)
         m.d.comb += [
-            present.eq(issuing & credit),
-            last.eq(issue & last_channel & alone),
+            last.eq(issue & ends),
             take.eq(ready & (~issuing | last)),
             may_refill.eq(~ready | ~issuing),
             refill.eq(may_refill | last),
@@ -209,29 +211,39 @@ class NeuronScanner(wiring.Component):
         with m.If(issue):
             m.d.sync += [
                 k.eq(Mux(last_channel, 0, k + 1)),
-                last_channel.eq(Mux(last_channel, source.channels == 1, k + 2 == source.channels)),
+                last_channel.eq(Mux(last_channel, one_channel, k + 2 == source.channels)),
+                ends.eq(
+                    Mux(
+                        last_channel,
+                        one_channel & following_place["alone"],
+                        (k + 2 == source.channels) & alone,
+                    )
+                ),
                 index.eq(index + 1),
             ]
         with m.If(take | (issue & last_channel)):
             # The rest is worked out first, for `take` is known late.
             m.d.sync += [
                 current_place[name].eq(Mux(take, upcoming[name], value))
-                for name, value in first_of(rest).items()
+                for name, value in following_place.items()
             ]
+        m.d.sync += present.eq(issuing & credit)
         with m.If(take):
             m.d.sync += [
                 issuing.eq(1),
+                present.eq(credit),
                 y.eq(upcoming.y),
                 base.eq(upcoming.base),
                 k.eq(0),
-                last_channel.eq(source.channels == 1),
+                last_channel.eq(one_channel),
+                ends.eq(one_channel & upcoming.alone),
             ]
             with m.If(upcoming_wraps):
                 m.d.sync += [lap.eq(~lap), index.eq(0)]
         with m.Elif(last):
-            m.d.sync += issuing.eq(0)
+            m.d.sync += [issuing.eq(0), present.eq(0)]
         with m.If(self.start):
-            m.d.sync += issuing.eq(0)
+            m.d.sync += [issuing.eq(0), present.eq(0)]
 
         # A lane joins the walk when it has finished, and leaves where it joined, a lap later. When
         # the last one leaves, the group is still issued, for no lane: nothing long may depend on
@@ -354,12 +366,8 @@ class NeuronScanner(wiring.Component):
                 groups.w_en.eq(kept),
                 head.eq(groups.r_data),
             ]
-            spare = Signal(name=f"spare{suffix}")  # a cycle old, so one more may be out
-            m.d.sync += [
-                outstanding.eq(outstanding + issue - (answered & ~kept) - popped),
-                spare.eq(outstanding <= GROUPS - 2),
-            ]
-            credits.append(spare)
+            m.d.sync += outstanding.eq(outstanding + issue - (answered & ~kept) - popped)
+            credits.append(outstanding <= GROUPS - 2)  # used a cycle later, so one more may be out
 
             # Serialise: lowest lane first.
             sending = Signal(name=f"sending{suffix}")
