@@ -2,15 +2,23 @@
 
 from amaranth import *
 
-__all__ = ["first_bits", "lowest", "several", "sum_of"]
+__all__ = ["first_bits", "lowest", "product_of", "several", "sum_of"]
 
 
 def sum_of(values):
     """Sum of values (or of the bits of one), no wider than needed."""
     values = list(values)
-    if len(values) == 1:
-        return values[0]
+    if len(values) <= 1:
+        return values[0] if values else C(0, 1)
     return sum_of(values[: len(values) // 2]) + sum_of(values[len(values) // 2 :])
+
+
+def product_of(value, factor):
+    """Product of two unsigned values, in logic: for small ones a device's multipliers are too far.
+
+    The levels of its tree grow with the bits of `factor`.
+    """
+    return sum_of(Mux(bit, value, 0) << i for i, bit in enumerate(factor))
 
 
 def several(bits):

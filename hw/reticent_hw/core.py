@@ -84,9 +84,12 @@ class Core(wiring.Component):
         m.submodules.scanner = restart(scanner)
         # The lanes are far away: a restart takes its time to reach them, and what they say until
         # then is not counted.
-        restarting = Signal(2, init=-1)
-        m.d.sync += restarting.eq(Cat(host.restart, restarting[0]))
-        m.submodules.counters = ResetInserter(host.restart | restarting.any())(counters)
+        restarting, uncounted = Signal(2, init=-1), Signal(init=1)
+        m.d.sync += [
+            restarting.eq(Cat(host.restart, restarting[0])),
+            uncounted.eq(host.restart | restarting.any()),
+        ]
+        m.submodules.counters = ResetInserter(uncounted)(counters)
         for i, lane in enumerate(lanes):
             if hasattr(platform, "share"):
                 m.submodules[f"lane_{i}"] = platform.share("reticent_lane", lane)

@@ -8,6 +8,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import THRESHOLD_BITS
 
+from .bits import product_of, several
 from .interfaces import at_least_two, event_layout, index_shape, pixel_stream
 from .memory import DeepMemory
 
@@ -76,13 +77,13 @@ class DeltaEncoder(wiring.Component):
             highest.y.eq(self.height - 1),
             highest.x.eq(self.width - 1),
             highest.channel.eq(self.channels - 1),
-            row_pixels.eq(self.width * self.channels),
+            row_pixels.eq(product_of(self.width, self.channels)),
             *(
                 older.eq((self.stack - 1 - age)[: len(self.stack)])
                 for age, older in enumerate(frames_before)
             ),
             *(
-                slot.eq(older * self.channels)
+                slot.eq(product_of(self.channels, older))
                 for older, slot in zip(frames_before, first_slots, strict=True)
             ),
         ]
@@ -237,8 +238,10 @@ class DeltaEncoder(wiring.Component):
 
         # Stage 5: the changes of this pixel in all stacked frames, one event a cycle.
         changes = [Signal(signed(DELTA_BITS), name=f"change_{age}") for age in range(c.stack)]
-        pending = Signal(c.stack)
+        pending, arising = Signal(c.stack), Signal(c.stack)
         others = Signal(c.stack)
+        # Of `pending`, in registers: all stages wait for them.
+        some_pending, single = Signal(), Signal()
         first_slot = Signal(c.slot_bits)
         event = Signal(event_layout(c))
         pushed = Signal()
@@ -249,9 +252,17 @@ class DeltaEncoder(wiring.Component):
                 width=Shape.cast(event_layout(c)).width, depth=c.queue_depth // c.streams
             )
             queues.append(queue)
-            # What its level is, from a register.
+            # What it holds, with the event in the register behind it: block memory is slow.
             level = Signal(range(queue.depth + 1), name=f"level_{i}")
-            m.d.sync += level.eq(level + queue.w_en - (queue.r_en & queue.r_rdy))
+            leaving = Signal(event_layout(c), name=f"leaving_{i}", reset_less=True)
+            events = self.events[i]
+            m.d.comb += [
+                events.payload.eq(leaving),
+                queue.r_en.eq(~events.valid | events.ready),
+            ]
+            with m.If(queue.r_en):
+                m.d.sync += [events.valid.eq(queue.r_rdy), leaving.eq(queue.r_data)]
+            m.d.sync += level.eq(level + queue.w_en - (events.valid & events.ready))
             levels.append(level)
         turn = Signal(index_shape(c.streams))
         # Registered: a queue has room for one event more than it says.
@@ -273,34 +284,39 @@ class DeltaEncoder(wiring.Component):
             event.y.eq(places[1].y),
             event.x.eq(places[1].x),
             event.slot.eq(first_slot + places[1].channel),
-            pushed.eq(pending.any() & has_room),
-            moves_on.eq(~pending.any() | (pushed & ~others.any())),
+            pushed.eq(some_pending & has_room),
+            moves_on.eq(~some_pending | (single & has_room)),
+            arising.eq(
+                Cat(
+                    compared & (age < self.stack) & (after[age] != before[1][age])
+                    for age in range(c.stack)
+                )
+            ),
         ]
         with m.If(moves_on):
-            m.d.sync += places[1].eq(places[0])
-            for age in range(c.stack):
-                m.d.sync += [
-                    changes[age].eq(after[age] - before[1][age]),
-                    pending[age].eq(compared & (age < self.stack) & (after[age] != before[1][age])),
-                ]
+            m.d.sync += [
+                places[1].eq(places[0]),
+                *(changes[age].eq(after[age] - before[1][age]) for age in range(c.stack)),
+                pending.eq(arising),
+                some_pending.eq(arising.any()),
+                single.eq(~several(arising)),
+            ]
         with m.Elif(pushed):
-            m.d.sync += pending.eq(others)
+            m.d.sync += [
+                pending.eq(others),
+                some_pending.eq(others.any()),
+                single.eq(~several(others)),
+            ]
 
         if c.streams > 1:
             with m.If(pushed):
                 m.d.sync += turn.eq(Mux(turn == c.streams - 1, 0, turn + 1))
             with m.If(self.next_frame):
                 m.d.sync += turn.eq(0)
-        for i, (queue, events) in enumerate(zip(queues, self.events, strict=True)):
-            m.d.comb += [
-                queue.w_data.eq(event),
-                queue.w_en.eq(pushed & (turn == i)),
-                events.valid.eq(queue.r_rdy),
-                events.payload.eq(queue.r_data),
-                queue.r_en.eq(events.ready),
-            ]
+        for i, queue in enumerate(queues):
+            m.d.comb += [queue.w_data.eq(event), queue.w_en.eq(pushed & (turn == i))]
         m.d.comb += [
-            self.received.eq(complete & ~Cat(valid).any() & ~pending.any()),
+            self.received.eq(complete & ~Cat(valid).any() & ~some_pending),
             self.drained.eq(self.received & Cat(level == 0 for level in levels).all()),
             self.crowded.eq(
                 Cat(

@@ -32,7 +32,7 @@ __all__ = [
     "Requantiser",
 ]
 
-REQUANTISE_LATENCY = 6  # cycles from a neuron to `fired`
+REQUANTISE_LATENCY = 7  # cycles from a neuron to `fired`
 SCAN_LATENCY = 1 + READ_LATENCY + REQUANTISE_LATENCY  # cycles from ScanSignature.valid to `fired`
 STATE_LATENCY = 2 + READ_LATENCY  # cycles from ScanSignature.row to `state`
 OFFER_LATENCY = 3 + READ_LATENCY  # cycles from an offer until the range is in the FIFO
@@ -76,12 +76,18 @@ class Requantiser(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
+        # In two parts, each small enough for one multiplier of a device.
         acc, multiplier = Signal.like(self.acc), Signal.like(self.multiplier)
         product = Signal(signed(len(self.acc) + len(self.multiplier)))
+        half = min(len(acc) - 1, len(multiplier))
+        low = Signal(half + len(multiplier))
+        high = Signal(signed(len(product) - half))
         m.d.sync += [
             acc.eq(self.acc),
             multiplier.eq(self.multiplier),
-            product.eq(acc * multiplier),
+            low.eq(acc[:half] * multiplier),
+            high.eq(acc[half:].as_signed() * multiplier),
+            product.eq(low + (high << half)),
         ]
 
         # (p + 2**(r-1)) >> r is ((p >> (r-1)) + 1) >> 1: no rounding constant to shift. The shift
@@ -194,9 +200,13 @@ class Lane(wiring.Component):
         m = Module()
         restart = Signal(init=1)
         m.d.sync += restart.eq(self.restart)
-        # Not restarted: what was loaded before a restart may still be on its way.
+        # Not restarted: what was loaded before a restart may still be on its way. `valid` here is
+        # for rows of this lane.
         load = self.load.signature.create()
-        m.d.sync += [getattr(load, n).eq(getattr(self.load, n)) for n in load.signature.members]
+        m.d.sync += [
+            *(getattr(load, n).eq(getattr(self.load, n)) for n in load.signature.members),
+            load.valid.eq(self.load.valid & (self.load.lane == self.index)),
+        ]
         m.submodules.parts = ResetInserter(restart)(self._parts(load))
         return m
 
@@ -217,7 +227,6 @@ class Lane(wiring.Component):
 
         def loaded(name: str, space: Space, depth: int) -> LoadedMemory:
             m.submodules[name] = rows = LoadedMemory(c, space, depth, of_lane=True)
-            m.d.comb += rows.lane.eq(self.index)
             m.d.comb += [getattr(rows.load, n).eq(getattr(load, n)) for n in load.signature.members]
             return rows
 

@@ -74,24 +74,20 @@ class LoadedMemory(wiring.Component):
     config : the build
     space : which rows it holds
     depth : rows
-    of_lane : it belongs to a lane: rows are taken when the bus names `lane`, and the memory is a
-        `DeepMemory`
+    of_lane : it belongs to a lane, whose own load bus it has, and it is a `DeepMemory`
 
     Call `read_port()` (before elaboration) for each reader.
     """
 
     def __init__(self, config: BuildConfig, space: Space, depth: int, *, of_lane: bool = False):
-        self._space, self._of_lane = space, of_lane
+        self._space = space
         facts = {
             "shape": row_layout(config, space),
             "depth": at_least_two(depth),
             "attrs": {LOADED: 1},
         }
         self._memory = DeepMemory(**facts) if of_lane else memory.Memory(init=[], **facts)
-        members = {"load": In(LoadSignature(config, of_lane=of_lane))}
-        if of_lane:
-            members["lane"] = In(config.lane_bits)
-        super().__init__(members)
+        super().__init__({"load": In(LoadSignature(config, of_lane=of_lane))})
 
     def read_port(self):
         """A read port: `addr`, `en`, and `data` one cycle later, `READ_LATENCY` in a lane."""
@@ -101,12 +97,9 @@ class LoadedMemory(wiring.Component):
         m = Module()
         m.submodules.memory = self._memory
         write = self._memory.write_port()
-        mine = self.load.space == self._space
-        if self._of_lane:
-            mine &= self.load.lane == self.lane
         m.d.comb += [
             write.addr.eq(self.load.row),
             write.data.eq(self.load.data),
-            write.en.eq(self.load.valid & mine),
+            write.en.eq(self.load.valid & (self.load.space == self._space)),
         ]
         return m

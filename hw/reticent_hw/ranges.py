@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from reticent.config import BuildConfig
 from reticent.layout import TAP_BITS, Space
 
+from .bits import product_of
 from .interfaces import LoadSignature, MarkSignature, event_layout, range_layout, row_layout
 from .memory import LoadedMemory
 
@@ -84,7 +85,10 @@ class RangeGenerator(wiring.Component):
 
         # Stage 1: look the coordinates up.
         delta = [Signal.like(event.delta, name=f"delta_{i}") for i in range(3)]
-        slot = Signal(c.slot_bits)
+        half = c.slot_bits // 2
+        slot_taps_low, slot_taps_high = (
+            Signal(pointer, name=f"slot_taps_{name}") for name in ("low", "high")
+        )
         m.d.comb += [
             row_port.addr.eq(Mux(valid[0], self.target.row_base + event.y, self.load.row)),
             row_port.en.eq(free[1]),
@@ -92,7 +96,11 @@ class RangeGenerator(wiring.Component):
             column_port.en.eq(free[1]),
         ]
         with m.If(free[1]):
-            m.d.sync += [slot.eq(event.slot), delta[0].eq(event.delta)]
+            m.d.sync += [
+                slot_taps_low.eq(product_of(self.target.taps, event.slot[:half])),
+                slot_taps_high.eq(product_of(self.target.taps, event.slot[half:])),
+                delta[0].eq(event.delta),
+            ]
 
         # Stage 2: the tables' rows, registered because block RAM is slow to answer.
         row, column = self.row, self.column
@@ -101,7 +109,7 @@ class RangeGenerator(wiring.Component):
             m.d.sync += [
                 row.eq(row_port.data),
                 column.eq(column_port.data),
-                slot_taps.eq(slot * self.target.taps),
+                slot_taps.eq(slot_taps_low + (slot_taps_high << half)),
                 delta[1].eq(delta[0]),
             ]
 
@@ -117,9 +125,9 @@ class RangeGenerator(wiring.Component):
         with m.If(free[3]):
             m.d.sync += [
                 origin.eq(self.target.pointer_base + slot_taps + row.before),
-                phase.eq(row.taps * column.before),
-                inside.eq(row.first * column.taps + column.first),
-                size.eq(Mux(whole, row.count * column.taps, column.count)),
+                phase.eq(product_of(column.before, row.taps)),
+                inside.eq(product_of(column.taps, row.first) + column.first),
+                size.eq(Mux(whole, product_of(column.taps, row.count), column.count)),
                 step.eq(column.taps),
                 repeats.eq(Mux(whole, 1, row.count)),
                 pairs.eq((row.count + 1) >> 1),

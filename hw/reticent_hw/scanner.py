@@ -10,7 +10,7 @@ from reticent.arithmetic import DELTA_BITS
 from reticent.config import BuildConfig
 from reticent.layout import Space
 
-from .bits import first_bits, lowest, several
+from .bits import first_bits, lowest, product_of, several
 from .interfaces import ScanSignature, at_least_two, event_layout, index_shape, row_layout
 from .lane import SCAN_LATENCY
 
@@ -110,14 +110,22 @@ class NeuronScanner(wiring.Component):
         picked_wraps, wraps = Signal(), Signal()
         found_columns = Signal(c.map_columns)
         found_row, found_offset = Signal.like(self.row), Signal(c.state_address_bits)
+        # A stage moves when it, or one behind it, is empty, or when the place that is issued ends.
+        # The latter is known late: so what is known early is kept by itself.
         pick, load, refill = Signal(), Signal(), Signal()
+        may_pick, may_load, may_refill = (
+            Signal(name=f"may_{n}", attrs={"keep": 1}) for n in ("pick", "load", "refill")
+        )
+        last = Signal()
         all_rows = first_bits(m, source.rows, c.map_rows, "all_rows")
         all_columns = Signal(c.map_columns)
         every_column = first_bits(m, source.columns, c.map_columns, "every_column")
         m.d.comb += [
             wanted.eq(Mux(self.everything, all_rows, self.touched)),
-            load.eq(~found | refill),
-            pick.eq(started | ~picked | load),
+            may_load.eq(~found | may_refill),
+            may_pick.eq(started | ~picked | may_load),
+            load.eq(may_load | last),
+            pick.eq(may_pick | last),
             following.eq(Mux(last_of_lap, wanted_rows, others_ahead)),
         ]
         m.d.sync += [
@@ -139,7 +147,7 @@ class NeuronScanner(wiring.Component):
                 found.eq(picked),
                 found_columns.eq(Mux(self.everything, all_columns, self.columns)),
                 found_row.eq(self.row),
-                found_offset.eq(self.row * source.row_stride),
+                found_offset.eq(product_of(source.row_stride, self.row)),
                 wraps.eq(picked_wraps),
             ]
         with m.If(begun):
@@ -171,7 +179,6 @@ class NeuronScanner(wiring.Component):
             }
 
         ready, upcoming, upcoming_wraps = Signal(), Signal(place), Signal()
-        m.d.comb += refill.eq(~ready | take)
         with m.If(refill):
             m.d.sync += [
                 ready.eq(found),
@@ -189,40 +196,54 @@ class NeuronScanner(wiring.Component):
             current_place[n] for n in ("y", "base", "column", "rest", "alone")
         )
         k = Signal(range(c.channel_depth))
-        present, credit, issue, last_channel, last = (
-            Signal(name=n) for n in ("present", "credit", "issue", "last_channel", "last")
-        )
+        last_channel, issue = Signal(), Signal()
+        # Much follows from whether a group is issued in this cycle: so what decides it is known
+        # before. `present`: there is one, and credit for it; `ends`: it is the last of its row.
+        present, credit, ends = Signal(), Signal(), Signal()
+        one_channel = source.channels == 1
+        following_place = first_of(rest)
         m.d.comb += [
-            present.eq(issuing & credit),
-            last.eq(issue & last_channel & alone),
+            last.eq(issue & ends),
             take.eq(ready & (~issuing | last)),
+            may_refill.eq(~ready | ~issuing),
+            refill.eq(may_refill | last),
         ]
         with m.If(issue):
             m.d.sync += [
                 k.eq(Mux(last_channel, 0, k + 1)),
-                last_channel.eq(Mux(last_channel, source.channels == 1, k + 2 == source.channels)),
+                last_channel.eq(Mux(last_channel, one_channel, k + 2 == source.channels)),
+                ends.eq(
+                    Mux(
+                        last_channel,
+                        one_channel & following_place["alone"],
+                        (k + 2 == source.channels) & alone,
+                    )
+                ),
                 index.eq(index + 1),
             ]
         with m.If(take | (issue & last_channel)):
             # The rest is worked out first, for `take` is known late.
             m.d.sync += [
                 current_place[name].eq(Mux(take, upcoming[name], value))
-                for name, value in first_of(rest).items()
+                for name, value in following_place.items()
             ]
+        m.d.sync += present.eq(issuing & credit)
         with m.If(take):
             m.d.sync += [
                 issuing.eq(1),
+                present.eq(credit),
                 y.eq(upcoming.y),
                 base.eq(upcoming.base),
                 k.eq(0),
-                last_channel.eq(source.channels == 1),
+                last_channel.eq(one_channel),
+                ends.eq(one_channel & upcoming.alone),
             ]
             with m.If(upcoming_wraps):
                 m.d.sync += [lap.eq(~lap), index.eq(0)]
         with m.Elif(last):
-            m.d.sync += issuing.eq(0)
+            m.d.sync += [issuing.eq(0), present.eq(0)]
         with m.If(self.start):
-            m.d.sync += issuing.eq(0)
+            m.d.sync += [issuing.eq(0), present.eq(0)]
 
         # A lane joins the walk when it has finished, and leaves where it joined, a lap later. When
         # the last one leaves, the group is still issued, for no lane: nothing long may depend on
@@ -233,7 +254,6 @@ class NeuronScanner(wiring.Component):
         )
         # The oldest entry is in a register, the others in the FIFO.
         entry, oldest, some_joined = Signal(joining), Signal(joining), Signal()
-        waits = Signal()  # an entry behind the oldest
         joined = Signal(c.lanes, init=-1)
         active, joiners, remaining, examined = (
             Signal(c.lanes, name=n) for n in ("active", "joiners", "remaining", "examined")
@@ -256,8 +276,7 @@ class NeuronScanner(wiring.Component):
             entry.lap.eq(lap),
             entry.lanes.eq(joiners),
             joins.w_data.eq(entry),
-            waits.eq(joiners.any() & some_joined & ~(leave & ~joins.r_rdy)),
-            joins.w_en.eq(waits),
+            joins.w_en.eq(joiners.any() & some_joined & ~(leave & ~joins.r_rdy)),
             joins.r_en.eq(leave),
         ]
         with m.If(leave | ~some_joined):
@@ -297,7 +316,7 @@ class NeuronScanner(wiring.Component):
             places[0].k.eq(k),
             group_base.eq(base),
             *(places[i].eq(places[i - 1]) for i in range(1, len(places))),
-            column_offset.eq(places[0].x * source.channels),
+            column_offset.eq(product_of(source.channels, places[0].x)),
             group_row.eq(group_base + places[0].k),
             self.scan.row.eq(group_row + column_offset),
             self.scan.channel.eq(source.channel_base + places[1].k),
@@ -347,12 +366,8 @@ class NeuronScanner(wiring.Component):
                 groups.w_en.eq(kept),
                 head.eq(groups.r_data),
             ]
-            spare = Signal(name=f"spare{suffix}")  # a cycle old, so one more may be out
-            m.d.sync += [
-                outstanding.eq(outstanding + issue - (answered & ~kept) - popped),
-                spare.eq(outstanding <= GROUPS - 2),
-            ]
-            credits.append(spare)
+            m.d.sync += outstanding.eq(outstanding + issue - (answered & ~kept) - popped)
+            credits.append(outstanding <= GROUPS - 2)  # used a cycle later, so one more may be out
 
             # Serialise: lowest lane first.
             sending = Signal(name=f"sending{suffix}")

@@ -152,7 +152,7 @@ BOARDS = {
             title="Radiona ULX3S, 85F",
             device=_ecp5("LFE5U-85F-6BG381", 83_640, 156, 208),
             oscillator_hz=25 * _MHZ,
-            clock_hz=70 * _MHZ,
+            clock_hz=80 * _MHZ,
         ),
         Board(
             name="ecpix5",

@@ -57,14 +57,14 @@ Bytes = npt.NDArray[np.uint8]
 
 # Latencies of the gateware, in cycles unless stated.
 PIXEL_STAGES = 4  # of the encoder, from taking a pixel until it is compared
-QUEUE_LATENCY = 2  # from a push into the event queue until the event may leave it
+QUEUE_LATENCY = 3  # from a push into the event queue until the event may leave it
 QUEUE_MARGIN = 3  # free places below which the event queue takes no more
 STAGES = 5  # of a range generator
 EMPTY_ENDS = 3  # the stage that an event which reaches nothing does not enter
 BROADCAST = 6  # from the offer of a range until it is in the lanes' FIFOs
 ROOM = 3  # from the FIFOs' levels to the generators
 SCAN_START = 6  # from the start of a pass to its first group
-SCAN_LATENCY = 14  # from the issue of a group to its answer: addressing and the lanes' pass
+SCAN_LATENCY = 15  # from the issue of a group to its answer: addressing and the lanes' pass
 GROUPS = 32  # groups under examination or waiting for a serialiser
 FINISHES = 5  # from the last fetch of a layer until the lane may be examined
 EMPTIES = 3  # the same from the last arrival of a range, where it holds no weight of the lane

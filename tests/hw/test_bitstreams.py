@@ -290,6 +290,12 @@ class TestToolchains:
         with pytest.raises(build.ToolError, match="failed at synthesis: it went wrong; all of it"):
             build.bitstream(target("ulx3s"), TRELLIS, tmp_path / "out", lambda _: None, seed=1)
 
+    def test_a_synthesis_that_fails_is_reported(self, tools, tmp_path):
+        tools("yosys", "echo more >&2; echo ERROR: no such cell >&2; exit 1")
+        said = "synthesis failed: ERROR: no such cell; all of it is in"
+        with pytest.raises(build.ToolError, match=said):
+            build.synthesise_only(target("arty"), tmp_path / "out", lambda _: None)
+
     def test_program(self, tools, tmp_path, capsys):
         folder = tmp_path / "out"
         folder.mkdir()

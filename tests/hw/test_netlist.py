@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reticent_hw.boards.floorplan import ROWS, place_blocks
+from reticent_hw.boards.floorplan import MULTIPLIER_ROWS, ROWS, place_blocks, place_multipliers
 from reticent_hw.boards.netlist import finish
 from reticent_hw.boards.output_registers import absorb
 
@@ -140,6 +140,38 @@ class TestPlaces:
         m = lanes(16, 14, 0)
         assert place_blocks(m) == 0
         assert not any(cell["attributes"] for cell in m["cells"].values())
+
+
+class TestMultipliers:
+    @pytest.mark.parametrize("count", [1, 5, 16])
+    def test_each_is_in_the_row_next_to_its_lane(self, count):
+        m = lanes(count, 10, 0)
+        for i in range(count):
+            for j in range(3):
+                name = f"system.core.lane_{i}.parts.product_{j}"
+                m["cells"][name] = {"type": "MULT18X18D", "attributes": {}}
+        place_blocks(m)
+        assert place_multipliers(m) == 3 * count
+        found = {n: at for n, at in places(m).items() if ".product_" in n}
+        assert len(set(found.values())) == len(found)
+        for i in range(count):
+            (row,) = {
+                y for y, _ in (at for n, at in places(m).items() if f".lane_{i}.parts.w" in n)
+            }
+            distance = min(abs(row - y) for y in MULTIPLIER_ROWS)
+            for name, (y, _) in found.items():
+                if f".lane_{i}." in name:
+                    assert abs(row - y) == distance
+
+    def test_those_outside_of_lanes_are_left_to_the_placer(self):
+        m = lanes(4, 10, 0)
+        m["cells"]["system.core.scanner.x"] = {"type": "MULT18X18D", "attributes": {}}
+        place_blocks(m)
+        assert place_multipliers(m) == 0
+
+    def test_no_lane_has_one_where_no_block_has_a_place(self):
+        m = module(**{"core.lane_0.product": {"type": "MULT18X18D", "attributes": {}}})
+        assert place_multipliers(m) == 0
 
 
 def test_a_file_is_changed(tmp_path):

@@ -225,7 +225,7 @@ def test_breakout_on_a_whole_board_behind_a_terminal(tmp_path, capsys):
         assert cli.main(["play", "--backend", "fpga", *arguments]) == 0
         output = capsys.readouterr().out
         assert "every decision equals the golden model's, to the bit" in output
-        assert f"ulx3s at {path}, 70 MHz; loaded" in output
+        assert f"ulx3s at {path}, 80 MHz; loaded" in output
         assert cli.main(["board", "info", "--port", path]) == 0
         assert "16 lanes" in capsys.readouterr().out
         # A second driver finds the image there.

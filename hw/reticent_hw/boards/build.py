@@ -186,6 +186,12 @@ def bitstream(
     return report
 
 
+def _last_line(said: str) -> str:
+    """What a tool said last, no longer than a message should be."""
+    lines = said.strip().splitlines()
+    return lines[-1][:200] if lines else "it said nothing"
+
+
 # What appears when a step is done.
 STEPS = (
     ("synthesis", f"{NAME}.json"),
@@ -222,9 +228,9 @@ def _run_steps(folder: Path, environment: dict[str, str], say: Say) -> dict[str,
                 process.terminate()
                 process.wait()
     if process.returncode:
-        last = (folder / "build.log").read_text().strip().splitlines()[-1:] or ["it said nothing"]
+        last = _last_line((folder / "build.log").read_text())
         raise ToolError(
-            f"the build failed at {steps[0][0] if steps else 'its end'}: {last[0][:200]}; "
+            f"the build failed at {steps[0][0] if steps else 'its end'}: {last}; "
             f"all of it is in {folder / 'build.log'}"
         )
     return seconds
@@ -279,7 +285,10 @@ def synthesise_only(target: Target, folder: Path, say: Say) -> dict[str, tuple[i
         check=False,
     )
     if done.returncode:
-        raise ToolError(f"synthesis failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise ToolError(
+            f"synthesis failed: {_last_line(done.stderr)}; "
+            f"all of it is in {folder / 'xray' / f'{NAME}.rpt'}"
+        )
     used = series7_cells(cell_counts((folder / "xray" / f"{NAME}.stat").read_text()), board.device)
     for name, (count, there) in used.items():
         if count > there:

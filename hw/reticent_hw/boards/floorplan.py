@@ -1,9 +1,9 @@
-"""Where the block memories of a netlist for an ECP5-85F go.
+"""Where the block memories and multipliers of a netlist for an ECP5-85F go.
 
 Block memories lie in four rows across the device. A placer that moves them one by one takes lanes
 apart, for each has a dozen, and wires become long. So each lane gets neighbouring blocks, lanes lie
-in a grid of four rows, and what they share lies in the middle. The placer then puts the logic of
-a lane around its blocks by itself.
+in a grid of four rows, and what they share lies in the middle. A lane's multipliers are those next
+to its blocks. The placer then puts the logic of a lane around all of these by itself.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 from .output_registers import BLOCK
 
-__all__ = ["place_blocks"]
+__all__ = ["place_blocks", "place_multipliers"]
 
 # Of the LFE5U-85F and LFE5UM5G-85F: as nextpnr names them, a block is X<column>/Y<row>/EBR<0 to 3>,
 # counted along its row.
@@ -22,6 +22,11 @@ COLUMNS = (
     *range(49, 56, 2), *range(58, 65, 2), *range(69, 76, 2), *range(78, 85, 2), *range(87, 94, 2),
     *range(96, 103, 2), *range(105, 112, 2), *range(114, 121, 2),
 )  # fmt: skip
+# A multiplier is X<column>/Y<row>/MULT18_<0, 1, 4 or 5>, in groups of four that begin in the same
+# columns as four blocks do; the number is also how many columns it is from there.
+MULTIPLIER = "MULT18X18D"
+MULTIPLIER_ROWS = (10, 34, 58)
+MULTIPLIERS = (0, 1, 4, 5)
 CENTRAL = ROWS[1:3]  # rows next to the middle of the device
 KINDS = ("weights", "pointers", "state_even", "state_odd", "channels")  # side by side in a lane
 LANE = re.compile(r"\bcore\.lane_(\d+)\.")
@@ -75,3 +80,37 @@ def place_blocks(module: dict[str, Any]) -> int:
     for name, (row, place) in zip(sorted(shared), nearest, strict=False):
         put(name, row, place)
     return sum(map(len, lanes.values())) + len(shared)
+
+
+def place_multipliers(module: dict[str, Any]) -> int:
+    """Give the lanes' multipliers places next to their blocks; how many have one.
+
+    Lanes without a placed block, and multipliers outside of lanes, are left to the placer.
+    """
+    sites: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of the blocks
+    multipliers: dict[int, list[str]] = defaultdict(list)
+    for name, cell in module["cells"].items():
+        lane = LANE.search(name)
+        if lane and cell["type"] == MULTIPLIER:
+            multipliers[int(lane[1])].append(name)
+        elif lane and cell["type"] == BLOCK and "BEL" in cell["attributes"]:
+            x, y, _ = cell["attributes"]["BEL"].split("/")
+            sites[int(lane[1])].append((int(x[1:]), int(y[1:])))
+    free = {
+        (group + number, row, number)
+        for group in COLUMNS[::4]
+        for row in MULTIPLIER_ROWS
+        for number in MULTIPLIERS
+    }
+    placed = 0
+    for lane, blocks in sorted(sites.items()):
+        across, down = (sum(at) / len(blocks) for at in zip(*blocks, strict=True))
+        nearest = sorted(
+            free, key=lambda site: (abs(site[1] - down), site[1], abs(site[0] - across), site[0])
+        )
+        for name, site in zip(sorted(multipliers[lane]), nearest, strict=False):
+            free.remove(site)
+            column, row, number = site
+            module["cells"][name]["attributes"]["BEL"] = f"X{column}/Y{row}/MULT18_{number}"
+            placed += 1
+    return placed

@@ -110,6 +110,9 @@ class Link(wiring.Component):
         m.submodules.content = register = StreamRegister(8)
         connect(m, register.behind, replier.content)
         payload, content = receiver.payload, register.before
+        # The replier hears of them a cycle later, before the next byte is there.
+        begin, finish = Signal(), Signal()
+        m.d.sync += [replier.begin.eq(begin), replier.finish.eq(finish)]
 
         # Words of the link itself.
         counted = {
@@ -178,7 +181,7 @@ class Link(wiring.Component):
             self.commands.p.space.eq(address[SPACE_SHIFT:]),
             self.commands.p.write.eq(writing),
             issued.eq(is_link | (self.commands.valid & self.commands.ready)),
-            self.busy.eq(receiver.held | replier.busy),
+            self.busy.eq(receiver.held | replier.busy | replier.finish),
         ]
 
         # A cycle later, for its logic is deep.
@@ -240,7 +243,7 @@ class Link(wiring.Component):
                 m.d.sync += [status.eq(Status.OK), index.eq(0)]
                 with m.If(receiver.held & compared & ~replier.busy):
                     with m.If(hello | ~self.session | expected):
-                        m.d.comb += replier.begin.eq(1)
+                        m.d.comb += begin.eq(1)
                         with m.If(hello | self.session):
                             m.d.sync += following.eq(receiver.sequence + 1)
                         with m.If(hello):
@@ -466,11 +469,11 @@ class Link(wiring.Component):
                 # The reply that does not fit is replaced by one that says so.
                 with m.If(content.ready & replier.content.ready):
                     with m.If(replier.overflow):
-                        m.d.comb += replier.begin.eq(1)
+                        m.d.comb += begin.eq(1)
                         m.d.sync += [status.eq(Status.TOO_LONG), index.eq(0)]
                         m.next = "header"
                     with m.Else():
-                        m.d.comb += [replier.finish.eq(1), receiver.release.eq(1)]
+                        m.d.comb += [finish.eq(1), receiver.release.eq(1)]
                         m.next = "idle"
 
             with m.State("stuck"):

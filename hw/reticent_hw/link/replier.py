@@ -62,14 +62,13 @@ class Replier(wiring.Component):
         code, at = Signal(range(depth + 1)), Signal(range(depth + 1))
         run = Signal(8, init=1)  # code of the open block
         byte, put = Signal(8), Signal()
-        full = Signal()
+        full = Signal()  # run == FULL
         close = Signal()
         sealing = Signal()
         sums_left = Signal(range(CRC_BYTES + 1))
         sum_bytes = Signal(8 * CRC_BYTES)
         content = Signal()
         m.d.comb += [
-            full.eq(run == FULL),
             self.content.ready.eq(~self.busy & ~full),
             content.eq(self.content.valid & self.content.ready & (left != 0)),
             checksum.start.eq(self.begin),
@@ -87,9 +86,9 @@ class Replier(wiring.Component):
         with m.If(content):
             m.d.sync += left.eq(left - 1)
         with m.If(close):
-            m.d.sync += [run.eq(1), code.eq(at), at.eq(at + 1)]
+            m.d.sync += [run.eq(1), full.eq(0), code.eq(at), at.eq(at + 1)]
         with m.Elif(put):
-            m.d.sync += [run.eq(run + 1), at.eq(at + 1)]
+            m.d.sync += [run.eq(run + 1), full.eq(run == FULL - 1), at.eq(at + 1)]
 
         sending = Signal()
         position, length = Signal(range(depth + 1)), Signal(range(depth + 1))
@@ -107,6 +106,7 @@ class Replier(wiring.Component):
                 code.eq(0),
                 at.eq(1),
                 run.eq(1),
+                full.eq(0),
                 self.overflow.eq(0),
             ]
 
