@@ -52,9 +52,7 @@ class ModelBackend:
     def step(self, frame: npt.NDArray[np.uint8]) -> StepResult:
         """Decide on one new frame."""
         step = self.model.step(frame)
-        return StepResult(
-            outputs=step.outputs, events=tuple(step.events), significant=tuple(step.significant)
-        )
+        return StepResult(step.outputs, tuple(step.events), tuple(step.significant))
 
     def accumulators(self) -> list[npt.NDArray[np.int64]]:
         """Accumulators of each layer, (out, h, w)."""

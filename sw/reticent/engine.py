@@ -11,14 +11,17 @@ How it is fast on one core:
 * Weights that are zero are multiplied like all others (but never counted): a vector unit does that
   faster than it could look addresses up, even where only one weight in a hundred is not zero.
 * Events that meet the same outputs are handled together, four at a time: groups of such inputs are
-  known beforehand, and inputs are examined group by group. Most changes are small, so that the sum
-  of four products fits 16 bits, of which a vector holds twice as many as of 32; where it might not
-  fit, each product is added alone.
+  known beforehand, and inputs are examined group by group. Processors add the products of two pairs
+  of 16 bits in one instruction, so the columns of four events are woven into one another on the way
+  (`vectors.add_products`).
+* Whatever fires in a vector of neurons is written side by side without a look at each, and a table
+  says how many stored weights it meets.
 * The stack of frames is a list of past events: the channels of an older frame send what the newer
-  ones sent one step before, so one frame is compared and not `stack` frames.
+  ones sent one step before, so one frame is compared, and its batches of events stay as they are
+  for as long as the stack holds it; only the columns that they meet move on.
 * Only output positions that an event reached are examined again.
-* All of a step is compiled as one function: what numba counts references of is then looked up once,
-  and not for each layer, which would take a tenth of a step.
+* All of a step is compiled as one function, which is called without its arguments' types being
+  looked up: what numba counts references of is then looked up once, and not for each layer.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ import numpy.typing as npt
 from numba import types
 from numba.experimental import structref
 
-from .arithmetic import PIXEL_MAX, WEIGHT_MAX, activation_range, signed_bits
-from .compiled import compiled, inlined
+from .arithmetic import PIXEL_MAX, activation_range, signed_bits
+from .compiled import compiled, direct, inlined
 from .errors import UserError
 from .floatnet import FloatStep
 from .golden import Step
@@ -41,17 +44,26 @@ from .network import InputSpec, LinearLayer, Network
 from .quantise import QuantisedLayer, QuantisedNetwork, per_layer
 from .vectors import (
     LANES,
+    RAISED,
+    add_products,
     beyond,
     choose,
     load,
     lowest,
     marks,
     minus,
+    ones,
+    pack,
     plus,
     scaled,
+    spread,
     store,
-    times,
+    store_sums,
+    sums,
+    total,
+    twin_sums,
     unlike,
+    woven,
 )
 
 __all__ = ["ACCUMULATOR_BITS", "Engine", "FloatEngine"]
@@ -62,7 +74,7 @@ ACCUMULATOR_BITS = 32
 CACHE_LINE = 64  # bytes
 PIXEL = np.dtype(np.uint8)
 TOGETHER = 4  # events multiplied at once
-BLOCK = 16  # events of a pass over their outputs: few enough that the processor knows their pages
+BLOCK = 32
 ONE, TWO, THREE, FOUR = (np.uint64(n) for n in (1, 2, 3, TOGETHER))
 
 
@@ -78,9 +90,11 @@ LAYER = np.dtype(
         ("pitch", np.int64),  # places that the output channels of a position take: whole vectors
         ("inputs", np.int64),  # into `inputs`
         ("places", np.int64),  # into `places`
-        ("groups", np.int64),  # into `groups` and `batch`
+        ("groups", np.int64),  # into `groups`
+        ("batches", np.int64),  # into `batch`
         ("weights", np.int64),  # into `weights`
         ("events", np.int64),  # into `address` and `delta`
+        ("slot_events", np.int64),  # from one ring slot's events to the next one's
         ("channels", np.int64),  # into `multiplier`: output channels
         ("positions", np.int64),  # into `marks`: output positions
         ("touched", np.int64),  # into `touched` and `order`: output positions, whole vectors
@@ -123,40 +137,55 @@ class _Plan(NamedTuple):
     inputs: npt.NDArray[np.int32]  # (n, 2) group and first tap of an input position
     places: npt.NDArray[np.int32]  # the input position of a group and a first tap
     pixels: npt.NDArray[np.int32]  # (pixels, 2) column and group of a pixel of the oldest frame
+    repeats: bool  # the first frame is copied to the whole stack
+    # Sources of batches are the ring's slots, then what fires into each other layer.
+    starts: npt.NDArray[np.int64]  # (sources,) into `batch`
+    event_room: int
+    batch_room: int
     groups: Array  # GROUP
     marks: npt.NDArray[np.int32]  # (positions,) the place in `touched` of each output position
     order: npt.NDArray[np.int32]  # (n,) output positions, in the order of the next layer's groups
-    weights: Array  # int8 or float32
-    counts: npt.NDArray[np.int32]  # stored weights of a column, for groups of one shape
+    weights: Array  # uint8 or float32, see `vectors.woven`
+    steps: npt.NDArray[np.int32]  # from the column of a position to that of an input channel
+    # Stored weights that an event meets, for groups of one shape: by column and age of the frame in
+    # the first layer, by tap and channel in the others.
+    counts: npt.NDArray[np.int32]
     multiplier: npt.NDArray[np.float64]
     levels: Array  # (256,) what a pixel of each value sends
-    limit: float  # sum of four absolute changes up to which their products fit `vectors.load`
+    raised: float  # what `vectors.woven` added to each weight
 
 
 class _State(NamedTuple):
     """Everything that a step changes. The values are int32 or float32.
 
-    An event is an address (its column) and a delta; a batch is all events of a group. A batch takes
-    a multiple of `TOGETHER` places: its last ones may hold zeros, which are no events.
+    An event is an address (its column) and a delta; a batch is all events of a group, in the first
+    layer those of one frame. Its columns are those of the newest frame's channels. A batch takes a
+    multiple of `TOGETHER` places: its last ones may hold zeros, which are no events.
     """
 
+    age: npt.NDArray[np.int64]  # (1,) steps since the reset
     frame: npt.NDArray[np.uint8]  # (pixels,) the new frame, filled up to whole vectors
-    history: npt.NDArray[np.uint8]  # (stack, pixels) what the pixels sent last: a ring
-    past_address: npt.NDArray[np.int32]  # (stack, pixels, 2) and group, of each frame: a ring
-    past_delta: Array  # (stack, pixels)
+    # Rings of frames; the batches of their events are among the others.
+    history: npt.NDArray[np.uint8]  # (stack, whole vectors of pixels) what the pixels sent last
     past_events: npt.NDArray[np.int64]  # (stack,) how many
+    past_products: npt.NDArray[np.int64]  # (stack, stack) by age: of how many multiplications
+    # The new frame's events by pixel. A run is neighbours of one group.
+    column: npt.NDArray[np.int32]  # (pixels,)
+    change: Array  # (pixels,)
+    runs: npt.NDArray[np.int32]  # (pixels, 3) group, first event, end
     cursor: npt.NDArray[np.int64]  # room for the groups of the first layer; zeros
     acc: Array  # (neurons,)
     sent: Array  # (neurons,) what each layer's outputs sent last
     touched: npt.NDArray[np.uint8]  # whether an event reached the position, 0 or 1
-    batch: npt.NDArray[np.int32]  # (groups, 3) group, first event, end
+    batch: npt.NDArray[np.int32]  # (batches, 3) group, first event, end
     address: npt.NDArray[np.int32]  # (events,)
     delta: Array  # (events,)
-    changes: Array  # room for a vector of changes
     thresholds: Array  # (layers,) of each layer's inputs, as the following
-    batches: npt.NDArray[np.int64]  # how many
+    batches: npt.NDArray[np.int64]  # (sources,) how many
+    report: npt.NDArray[np.int64]  # (2, layers) the following
     events: npt.NDArray[np.int64]
     significant: npt.NDArray[np.int64]
+    outputs: Array  # int64 or float32
 
 
 @structref.register
@@ -184,29 +213,6 @@ def _whole(count: int, unit: int) -> int:
 
 
 @inlined
-def _compare(plan: _Plan, state: _State, slot: int, before: int) -> None:
-    """Threshold the new frame against ring slot `before`: fill slot `slot` with its events."""
-    threshold, levels, pixels = state.thresholds[0], plan.levels, plan.pixels
-    frame, sent, older = state.frame, state.history[slot], state.history[before]
-    address, delta = state.past_address[slot], state.past_delta[slot]
-    for i in range(len(sent)):  # an assignment of the whole would take ten times as long
-        sent[i] = older[i]
-    events = np.uint64(0)
-    for first in range(np.uint64(0), np.uint64(len(frame)), np.uint64(LANES)):
-        changed = unlike(frame, older, first)
-        while changed:
-            i = first + lowest(changed)
-            changed &= changed - np.uint32(1)
-            change = levels[frame[i]] - levels[older[i]]
-            if abs(change) > threshold:
-                address[events, 0], address[events, 1] = pixels[i, 0], pixels[i, 1]
-                delta[events] = change
-                sent[i] = frame[i]
-                events += ONE
-    state.past_events[slot] = events
-
-
-@inlined
 def _fill_up(state: _State, end: int) -> int:
     """End a batch that has events up to `end`: fill it up with zeros, return where it ends then."""
     filled = _whole(end, TOGETHER)
@@ -216,82 +222,100 @@ def _fill_up(state: _State, end: int) -> int:
 
 
 @inlined
-def _replay(plan: _Plan, state: _State, slot: int) -> None:
-    """Batch what all channels of the stack send when `slot` is the newest one's."""
-    layer = plan.layers[0]
-    stack = len(state.history)
-    channel_step = layer.in_channels // stack * layer.taps
-    cursor, batch = state.cursor, state.batch
-    batches = events = 0
-    for past in range(stack):
-        address = state.past_address[past]
-        for event in range(state.past_events[past]):
-            group = address[event, 1]
-            if cursor[group] == 0:
-                batch[batches, 0] = group
-                batches += 1
-            cursor[group] += 1
-        events += state.past_events[past]
-    state.batches[0] = batches
-    state.events[0] = events
-    place = 0
-    for b in range(batches):
+def _group(plan: _Plan, state: _State, slot: int, count: Any) -> None:
+    """Make the batches of ring slot `slot` of `count` runs, and count their multiplications."""
+    layer, stack = plan.layers[0], np.uint64(len(state.history))
+    cursor, batch, runs = state.cursor, state.batch, state.runs
+    address, delta, products = state.address, state.delta, state.past_products[slot]
+    column, change, counts = state.column, state.change, plan.counts
+    first = last = plan.starts[slot]
+    for run in range(count):
+        group = runs[run, 0]
+        if cursor[group] == 0:
+            batch[last, 0] = group
+            last += 1
+        cursor[group] += runs[run, 2] - runs[run, 1]
+    place = layer.events + slot * layer.slot_events
+    for b in range(first, last):
         group = batch[b, 0]
-        batch[b, 1] = place
-        batch[b, 2] = place + cursor[group]
+        batch[b, 1], batch[b, 2] = place, place + cursor[group]
         cursor[group] = place
         place = _whole(batch[b, 2], TOGETHER)
-    for past in range(stack):
-        address, delta = state.past_address[past], state.past_delta[past]
-        shift = (past - slot - 1) % stack * channel_step
-        for event in range(state.past_events[past]):
-            group = address[event, 1]
-            place = cursor[group]
-            cursor[group] += 1
-            state.address[place] = address[event, 0] + shift
-            state.delta[place] = delta[event]
-    for b in range(batches):
+    for age in range(stack):
+        products[age] = 0
+    for run in range(count):
+        group, begin, end = runs[run, 0], np.uint64(runs[run, 1]), np.uint64(runs[run, 2])
+        place = np.uint64(cursor[group])
+        cursor[group] += runs[run, 2] - runs[run, 1]
+        stored = np.uint64(plan.groups[group].counts)
+        for event in range(begin, end):
+            address[place], delta[place] = column[event], change[event]
+            place += ONE
+            meets = stored + np.uint64(column[event]) * stack
+            for age in range(stack):
+                products[age] += counts[meets + age]
+    for b in range(first, last):
         _fill_up(state, batch[b, 2])
         cursor[batch[b, 0]] = 0
+    state.batches[slot] = last - first
 
 
 @inlined
-def _multiply(plan: _Plan, state: _State, i: int) -> None:
-    """Add the products of layer i's events to its accumulators, and count them."""
+def _compare(plan: _Plan, state: _State, slot: int, before: int) -> None:
+    """Threshold the new frame against ring slot `before`: fill slot `slot`, list its events."""
+    threshold, levels, pixels = state.thresholds[0], plan.levels, plan.pixels
+    frame, sent, older = state.frame, state.history[slot], state.history[before]
+    column, change, runs = state.column, state.change, state.runs
+    for i in range(len(sent)):  # an assignment of the whole would take ten times as long
+        sent[i] = older[i]
+    events = count = np.uint64(0)
+    last = -1
+    for first in range(np.uint64(0), np.uint64(len(sent)), np.uint64(LANES)):
+        changed = unlike(frame, older, first)
+        while changed:
+            i = first + lowest(changed)
+            changed &= changed - np.uint32(1)
+            moved = levels[frame[i]] - levels[older[i]]
+            if abs(moved) <= threshold:
+                continue
+            sent[i] = frame[i]
+            if pixels[i, 1] != last:
+                last = pixels[i, 1]
+                runs[count, 0], runs[count, 1] = last, events
+                count += ONE
+            column[events], change[events] = pixels[i, 0], moved
+            events += ONE
+            runs[count - ONE, 2] = events
+    _group(plan, state, slot, count)
+    state.past_events[slot] = events
+
+
+@inlined
+def _multiply(plan: _Plan, state: _State, i: int, source: int, shift: int) -> None:
+    """Add the products of a source's batches to layer i's accumulators, with columns `shift` on."""
     layer = plan.layers[i]
-    counts, places, touched = plan.counts, plan.marks, state.touched
-    address, delta, batch = state.address, state.delta, state.batch
-    products = 0
+    places, touched, batch, delta = plan.marks, state.touched, state.batch, state.delta
+    width = np.uint64(layer.out_width)
     # Addresses in inner loops are unsigned: the compiler then knows that none counts from the end.
-    for b in range(layer.groups, layer.groups + state.batches[i]):
+    start = plan.starts[source]
+    for b in range(start, start + state.batches[source]):
         group = plan.groups[layer.groups + batch[b, 0]]
-        begin, end = layer.events + batch[b, 1], layer.events + batch[b, 2]
-        for event in range(begin, end):
-            products += counts[np.uint64(group.counts + address[event])]
-        first = layer.positions + group.position
-        for row in range(group.rows):
-            for column in range(group.columns):
-                touched[places[first + row * layer.out_width + column]] = 1
-        base = layer.neurons + group.position * layer.pitch
+        begin, end = batch[b, 1], batch[b, 2]
+        moved = 0 * delta[0]
+        for event in range(np.uint64(begin), np.uint64(end)):
+            moved += delta[event]
+        first, columns = np.uint64(layer.positions + group.position), np.uint64(group.columns)
+        for _ in range(group.rows):
+            for column in range(columns):
+                touched[np.uint64(places[first + column])] = 1
+            first += width
+        raised = plan.raised * moved  # so much more than the products are those of raised weights
         for k in range(begin, end, BLOCK):
             last = min(k + BLOCK, end)
             _add_products(
-                state.acc, plan.weights, address, delta, plan.limit, layer, group, base, k, last
+                state.acc, plan.weights, state.address, delta, layer, group, shift, k, last, raised
             )
-    state.significant[i] = products
-
-
-@inlined
-def _four(weights: Any, address: Any, delta: Any, event: Any, weight: Any, pitch: Any) -> Any:
-    """The sum of the products of four events with vectors of their columns."""
-    w0 = weight + np.uint64(address[event]) * pitch
-    w1 = weight + np.uint64(address[event + ONE]) * pitch
-    w2 = weight + np.uint64(address[event + TWO]) * pitch
-    w3 = weight + np.uint64(address[event + THREE]) * pitch
-    total = times(load(weights, w0), delta[event])
-    total = plus(total, times(load(weights, w1), delta[event + ONE]))
-    total = plus(total, times(load(weights, w2), delta[event + TWO]))
-    return plus(total, times(load(weights, w3), delta[event + THREE]))
+            raised = 0 * raised
 
 
 @inlined
@@ -300,62 +324,59 @@ def _add_products(
     weights: Any,
     address: Any,
     delta: Any,
-    limit: Any,
     layer: Any,
     group: Any,
-    base: Any,
+    shift: Any,
     begin: Any,
     end: Any,
+    raised: Any,
 ) -> None:
-    """Add the products of the events from `begin` to `end`, all of one batch."""
+    """Add the products of the events from `begin` to `end`, all of one batch, less `raised`."""
     pitch = np.uint64(layer.pitch)
     first, last, lanes = np.uint64(begin), np.uint64(end), np.uint64(LANES)
-    largest = 0 * abs(delta[first])
-    for event in range(first, last, FOUR):
-        size = abs(delta[event]) + abs(delta[event + ONE])
-        size += abs(delta[event + TWO]) + abs(delta[event + THREE])
-        largest = max(largest, size)
-    narrow = largest <= limit  # the products of four fit the narrow type together
     length = np.uint64(group.columns) * pitch
+    base = np.uint64(layer.neurons + group.position * layer.pitch)
+    start = np.uint64(layer.weights + shift * layer.pitch)
     for row in range(np.uint64(group.rows)):
-        neuron = np.uint64(base) + row * np.uint64(layer.out_width) * pitch
-        weight = np.uint64(layer.weights) + row * np.uint64(group.step) * pitch
+        neuron = base + row * np.uint64(layer.out_width) * pitch
+        weight = start + row * np.uint64(group.step) * pitch
         k = np.uint64(0)
-        while k < length:
-            total = load(acc, neuron + k)
-            if not narrow:
-                for event in range(first, last):
-                    column = weight + np.uint64(address[event]) * pitch + k
-                    total = plus(total, times(load(weights, column), delta[event]))
-                store(acc, neuron + k, total)
-                k += lanes
-                continue
-            if k + lanes == length:
-                for event in range(first, last, FOUR):
-                    total = plus(total, _four(weights, address, delta, event, weight + k, pitch))
-                store(acc, neuron + k, total)
-                break
-            # Two vectors at once: half the addresses to work out.
-            other = load(acc, neuron + k + lanes)
+        # Two vectors at once: half the addresses to work out.
+        while k + lanes < length:
+            both = twin_sums(acc, neuron + k, raised)
             for event in range(first, last, FOUR):
-                total = plus(total, _four(weights, address, delta, event, weight + k, pitch))
-                at = weight + k + lanes
-                other = plus(other, _four(weights, address, delta, event, at, pitch))
-            store(acc, neuron + k, total)
-            store(acc, neuron + k + lanes, other)
+                at = weight + k
+                a = at + np.uint64(address[event]) * pitch
+                b = at + np.uint64(address[event + ONE]) * pitch
+                c = at + np.uint64(address[event + TWO]) * pitch
+                d = at + np.uint64(address[event + THREE]) * pitch
+                both = add_products(both, weights, a, b, c, d, delta, event)
+            store_sums(acc, neuron + k, both)
             k += lanes + lanes
+        if k < length:
+            alone = sums(acc, neuron + k, raised)
+            for event in range(first, last, FOUR):
+                at = weight + k
+                a = at + np.uint64(address[event]) * pitch
+                b = at + np.uint64(address[event + ONE]) * pitch
+                c = at + np.uint64(address[event + TWO]) * pitch
+                d = at + np.uint64(address[event + THREE]) * pitch
+                alone = add_products(alone, weights, a, b, c, d, delta, event)
+            store_sums(acc, neuron + k, alone)
 
 
 @inlined
-def _fire(plan: _Plan, state: _State, i: int) -> None:
+def _fire(plan: _Plan, state: _State, i: int, source: int) -> None:
     """Examine layer i's inputs where touched and batch the events that they send."""
     layer, before = plan.layers[i], plan.layers[i - 1]
-    taps, first_channel = layer.taps, np.uint64(before.channels)
+    first_channel = np.uint64(before.channels)
     low, high, half, threshold = before.low, before.high, before.half, state.thresholds[i]
     pitch = np.uint64(before.pitch)
-    multiplier, acc, sent, changes = plan.multiplier, state.acc, state.sent, state.changes
+    multiplier, acc, sent = plan.multiplier, state.acc, state.sent
     batch, address, delta, touched = state.batch, state.address, state.delta, state.touched
-    batches, last, count, place = layer.groups - 1, -1, 0, layer.events
+    counts, nothing = plan.counts, spread(load(plan.counts, np.uint64(0)), 0)
+    batches, last, count, place = layer.batches - 1, -1, 0, layer.events
+    products, stored = nothing, 0
     first_mark, positions = np.uint64(before.touched), np.uint64(before.out_positions)
     for mark in range(first_mark, first_mark + positions, np.uint64(LANES)):
         reached = marks(touched, mark)
@@ -367,24 +388,23 @@ def _fire(plan: _Plan, state: _State, i: int) -> None:
             group, column = plan.inputs[layer.inputs + position]
             if group != last and place > layer.events:
                 place = _fill_up(state, place)
+            if group != last:
+                stored = plan.groups[layer.groups + group].counts
             begin, end = place, np.uint64(place)
             neuron = np.uint64(before.neurons + position * before.pitch)
+            meets = np.uint64(stored + column * before.pitch)
             for c in range(np.uint64(0), pitch, np.uint64(LANES)):
                 factors = load(multiplier, first_channel + c)
                 new = scaled(load(acc, neuron + c), factors, half, low, high)
                 old = load(sent, neuron + c)
                 change = minus(new, old)
                 fired = beyond(change, threshold)
-                if fired == 0:
-                    continue
                 store(sent, neuron + c, choose(fired, new, old))
-                store(changes, np.uint64(0), change)
-                while fired:
-                    channel = lowest(fired)
-                    fired &= fired - np.uint32(1)
-                    address[end] = column + np.int64(c + channel) * taps
-                    delta[end] = changes[channel]
-                    end += ONE
+                products = plus(products, choose(fired, load(counts, meets + c), nothing))
+                steps = load(plan.steps, first_channel + c)
+                pack(address, end, fired, plus(steps, spread(steps, column)))
+                pack(delta, end, fired, change)
+                end += np.uint64(ones(fired))
             place = np.int64(end)
             if place == begin:
                 continue
@@ -392,44 +412,68 @@ def _fire(plan: _Plan, state: _State, i: int) -> None:
             if group != last:
                 last = group
                 batches += 1
-                batch[batches, 0], batch[batches, 1] = group, begin - layer.events
-            batch[batches, 2] = place - layer.events
+                batch[batches, 0], batch[batches, 1] = group, begin
+            batch[batches, 2] = place
     if place > layer.events:
         _fill_up(state, place)
-    state.batches[i] = batches + 1 - layer.groups
+    state.batches[source] = batches + 1 - layer.batches
     state.events[i] = count
+    state.significant[i] = total(products)
+
+
+@inlined
+def _source(plan: _Plan, state: _State, source: int) -> tuple[int, int]:
+    """The layer that a source's batches are for, and by how much its columns are shifted."""
+    stack, layer = len(state.history), plan.layers[0]
+    if source >= stack:
+        return source - stack + 1, 0
+    newer = (state.age[0] - 1 - source) % stack
+    return 0, (stack - 1 - newer) * (layer.in_channels // stack * layer.taps)
 
 
 @compiled
-def _step(machine: _Machine, slot: int, copies: bool) -> None:
-    """One frame through all layers.
-
-    `slot` of the ring takes the new frame; `copies` makes the older frames copies of this one.
-    """
+def _step(machine: _Machine, frame: npt.NDArray[np.uint8]) -> None:
+    """One frame (rows, bytes of a row) through all layers."""
     plan, state = machine.plan, machine.state
-    stack = len(state.history)
+    age, stack = state.age[0], len(state.history)
+    copies = plan.repeats and age == 0
+    if plan.repeats and age == 1:  # the copies of the first frame sent together with it
+        for past in range(stack):
+            state.batches[past] = state.past_events[past] = 0
+            state.past_products[past, :] = 0
+    pixels, mine = frame.reshape(frame.size), state.frame
+    for i in range(len(pixels)):
+        mine[i] = pixels[i]
     for past in range(stack if copies else 1):
-        _compare(plan, state, (slot + past) % stack, (slot - 1) % stack)
-    _replay(plan, state, slot)
-    for i in range(len(plan.layers)):
+        _compare(plan, state, (age + past) % stack, (age - 1) % stack)
+    state.age[0] += 1
+    state.events[0] = state.significant[0] = 0
+    for source in range(len(plan.starts)):
+        i, shift = _source(plan, state, source)
         if i > 0:
-            _fire(plan, state, i)
-        _multiply(plan, state, i)
+            _fire(plan, state, i, source)
+        else:
+            state.events[0] += state.past_events[source]
+            state.significant[0] += state.past_products[source, (age - source) % stack]
+        _multiply(plan, state, i, source, shift)
+    layer = plan.layers[len(plan.layers) - 1]
+    for k in range(len(state.outputs)):
+        state.outputs[k] = state.acc[layer.neurons + k]
 
 
 @compiled
 def _list_events(machine: _Machine, fired: npt.NDArray[np.int32], values: Array) -> None:
     """Flat indices of the inputs that sent in the last step, layer after layer, and what."""
     plan, state = machine.plan, machine.state
-    batch, address = state.batch, state.address
     count = 0
-    for i in range(len(plan.layers)):
-        layer = plan.layers[i]
-        for b in range(layer.groups, layer.groups + state.batches[i]):
-            first = layer.places + batch[b, 0] * layer.taps
-            for event in range(layer.events + batch[b, 1], layer.events + batch[b, 2]):
-                channel = address[event] // layer.taps
-                place = plan.places[first + address[event] - channel * layer.taps]
+    for source in range(len(plan.starts)):
+        i, shift = _source(plan, state, source)
+        layer, start = plan.layers[i], plan.starts[source]
+        for b in range(start, start + state.batches[source]):
+            group, begin, end = state.batch[b]
+            for event in range(begin, end):
+                channel, tap = divmod(state.address[event] + shift, layer.taps)
+                place = plan.places[layer.places + group * layer.taps + tap]
                 fired[count] = channel * layer.in_positions + place
                 values[count] = state.delta[event]
                 count += 1
@@ -523,13 +567,14 @@ def _append_marks(flat: _Flat, entry: Any, order: Array) -> None:
 
 
 def _build_plan(
-    stack: int,
+    spec: InputSpec,
     layers: Sequence[LinearLayer | QuantisedLayer],
     activations: Sequence[_Activation],
     levels: Array,
-    limit: float,
+    raised: float,
 ) -> _Plan:
     """Lay the network out as the module's docstring says."""
+    stack = spec.stack
     table = np.zeros(len(layers), LAYER)
     flat = _Flat(
         inputs=np.int32,
@@ -538,11 +583,13 @@ def _build_plan(
         groups=GROUP,
         marks=np.int32,
         order=np.int32,
-        weights=layers[0].weight.dtype,
+        weights=np.uint8 if levels.dtype.kind == "i" else np.float32,
+        steps=np.int32,
         counts=np.int32,
         multiplier=np.float64,
     )
-    events = neurons = 0
+    events = batches = neurons = 0
+    starts: list[int] = []
     for i, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
         entry = table[i]
         channels, in_height, in_width = layer.in_shape
@@ -550,9 +597,12 @@ def _build_plan(
         kernel_y, kernel_x = layer.weight.shape[2:]
         order_y, order_x = _tap_order((kernel_y, kernel_x), layer.stride)
         pitch = _whole(out, LANES)
-        weights = np.pad(layer.weight, ((0, pitch - out), (0, 0), (0, 0), (0, 0)))
-        weights = weights.transpose(1, 2, 3, 0)[:, order_y, order_x]
-        entry["weights"] = flat.append("weights", weights.ravel())
+        # An odd number of taps: the columns of neighbouring channels then lie in all parts of the
+        # processor's cache.
+        taps = kernel_y * kernel_x | 1
+        columns = layer.weight.transpose(1, 2, 3, 0)[:, order_y, order_x]
+        weights = np.pad(columns, ((0, 0), (0, taps - columns.shape[1]), (0, pitch - out)))
+        entry["weights"] = flat.append("weights", woven(weights).ravel())
         counts = (weights != 0).sum(axis=2)
 
         numbers: dict[tuple[int, int, int, int], int] = {}
@@ -566,20 +616,25 @@ def _build_plan(
                 group = numbers.setdefault(window, len(numbers))
                 inputs.append((group, tap))
         entry["inputs"] = flat.append("inputs", inputs)
-        places = np.zeros((len(numbers), kernel_y * kernel_x), np.int32)
+        places = np.zeros((len(numbers), taps), np.int32)
         places[tuple(np.transpose(inputs))] = np.arange(len(inputs))
         entry["places"] = flat.append("places", places.ravel())
         if i > 0:
             order = np.argsort([group for group, _ in inputs], kind="stable")
             _append_marks(flat, table[i - 1], order)
+            flat.append("steps", np.arange(table[i - 1]["pitch"]) * taps)
         else:
-            of_channel = range(0, channels // stack * kernel_y * kernel_x, kernel_y * kernel_x)
+            of_channel = range(0, channels // stack * taps, taps)
             flat.append("pixels", [(c + tap, group) for group, tap in inputs for c in of_channel])
-        sums = {
-            shape: flat.append("counts", _window_sums(counts, *shape).ravel())
-            for shape in dict.fromkeys(window[1:] for window in numbers)
-        }
-        groups = [(*window, sums[window[1:]]) for window in numbers]
+        offsets = {}
+        for shape in dict.fromkeys(window[1:] for window in numbers):
+            stored = _window_sums(counts, *shape)
+            if i > 0:
+                stored = np.pad(stored, ((0, table[i - 1]["pitch"] - channels), (0, 0))).T
+            else:
+                stored = stored.reshape(stack, -1)[::-1].T
+            offsets[shape] = flat.append("counts", stored.ravel())
+        groups = [(*window, offsets[window[1:]]) for window in numbers]
         entry["groups"] = flat.append("groups", np.array(groups, GROUP))
 
         # Without a multiplier, what fills the last vector up stays zero.
@@ -588,42 +643,62 @@ def _build_plan(
         for name in ("low", "high", "half"):
             entry[name] = getattr(activation, name)
         entry["in_channels"], entry["in_positions"] = channels, in_height * in_width
-        entry["taps"], entry["out_width"] = kernel_y * kernel_x, out_width
+        entry["taps"], entry["out_width"] = taps, out_width
         entry["out_channels"], entry["pitch"] = out, pitch
         entry["out_positions"] = out_height * out_width
-        entry["events"], entry["neurons"] = events, neurons
-        events += _whole(channels * in_height * in_width, TOGETHER) + TOGETHER * len(groups)
+        entry["events"], entry["batches"], entry["neurons"] = events, batches, neurons
+        sources = stack if i == 0 else 1
+        room = _whole(channels // sources * in_height * in_width, TOGETHER)
+        entry["slot_events"] = room + TOGETHER * len(groups)
+        events += entry["slot_events"] * sources
+        starts += range(batches, batches + sources * len(groups), len(groups))
+        batches += sources * len(groups)
         neurons += out_height * out_width * pitch
     _append_marks(flat, table[-1], np.arange(table[-1]["out_positions"]))
-    return _Plan(layers=table, levels=levels, limit=limit, **flat.join())
+    flat.append("steps", np.zeros(table[-1]["pitch"]))  # the answers go nowhere
+    return _Plan(
+        layers=table,
+        levels=levels,
+        raised=raised,
+        repeats=spec.history == "repeat",
+        starts=np.array(starts, np.int64),
+        event_room=events + LANES,
+        batch_room=batches,
+        **flat.join(),
+    )
 
 
 def _build_state(spec: InputSpec, plan: _Plan) -> _State:
     """Room for one running network."""
     kind = plan.levels.dtype
-    filled = _whole(spec.pixels, LANES)
+    change = np.int16 if kind.kind == "i" else kind
     layers = plan.layers
-    count, groups = len(layers), len(plan.groups)
-    events = int((layers["in_positions"] * layers["in_channels"]).sum())
+    count, sources = len(layers), len(plan.starts)
     neurons = int((layers["out_positions"] * layers["pitch"]).sum())
+    filled = _whole(spec.pixels, LANES)
+    report = _zeros((2, count), np.int64)
     return _State(
+        age=_zeros(1, np.int64),
         frame=_zeros(filled, np.uint8),
         history=_zeros((spec.stack, filled), np.uint8),
-        past_address=_zeros((spec.stack, spec.pixels, 2), np.int32),
-        past_delta=_zeros((spec.stack, spec.pixels), kind),
         past_events=_zeros(spec.stack, np.int64),
-        cursor=_zeros(groups, np.int64),
+        past_products=_zeros((spec.stack, spec.stack), np.int64),
+        column=_zeros(spec.pixels, np.int32),
+        change=_zeros(spec.pixels, change),
+        runs=_zeros((spec.pixels, 3), np.int32),
+        cursor=_zeros(len(plan.groups), np.int64),
         acc=_zeros(neurons, kind),
         sent=_zeros(neurons, kind),
         touched=_zeros(len(plan.order), np.uint8),
-        batch=_zeros((groups, 3), np.int32),
-        address=_zeros(events + TOGETHER * (groups + count), np.int32),
-        delta=_zeros(events + TOGETHER * (groups + count), kind),
-        changes=_zeros(LANES, kind),
+        batch=_zeros((plan.batch_room, 3), np.int32),
+        address=_zeros(plan.event_room, np.int32),
+        delta=_zeros(plan.event_room, change),
         thresholds=_zeros(count, kind),
-        batches=_zeros(count, np.int64),
-        events=_zeros(count, np.int64),
-        significant=_zeros(count, np.int64),
+        batches=_zeros(sources, np.int64),
+        report=report,
+        events=report[0],
+        significant=report[1],
+        outputs=_zeros(layers[-1]["out_channels"], np.int64 if kind.kind == "i" else kind),
     )
 
 
@@ -636,17 +711,17 @@ class _Delta:
         layers: Sequence[LinearLayer | QuantisedLayer],
         activations: Sequence[_Activation],
         levels: Array,
-        limit: float,
+        raised: float,
     ) -> None:
         self._spec = spec
         self._in_shapes = [layer.in_shape for layer in layers]
         self._out_shapes = [layer.out_shape for layer in layers]
-        self._plan = _build_plan(spec.stack, layers, activations, levels, limit)
+        self._plan = _build_plan(spec, layers, activations, levels, raised)
         self._state = _build_state(spec, self._plan)
         self._machine = _bind(self._plan, self._state)
-        # As frames mostly come: without an axis of one channel.
-        shape = spec.frame_shape if spec.channels > 1 else spec.frame_shape[:2]
-        self._pixels = self._state.frame[: spec.pixels].reshape(shape)
+        self._shape = (spec.height, spec.width * spec.channels)
+        frame = np.zeros(self._shape, np.uint8)
+        self._step = direct(_step, self._machine, frame)
         self._biases = np.concatenate(
             [
                 np.tile(np.pad(layer.bias, (0, entry["pitch"] - len(layer.bias))), count)
@@ -654,17 +729,17 @@ class _Delta:
                 for count in [entry["out_positions"]]
             ]
         )
-        last = self._plan.layers[-1]
-        self._outputs = self._state.acc[last["neurons"] :][: last["out_channels"]]
         self.reset()
 
     def reset(self) -> None:
         """Start an episode: nothing was ever sent, accumulators hold their biases."""
         state = self._state
         state.acc[:] = self._biases
-        for array in (state.sent, state.history, state.past_events, state.events):
+        for array in (
+            state.sent, state.history, state.past_events, state.past_products, state.batches,
+            state.report, state.age,
+        ):  # fmt: skip
             array[...] = 0
-        self._age = 0  # steps since the reset
         self._examine_all()
 
     def _examine_all(self) -> None:
@@ -673,17 +748,13 @@ class _Delta:
 
     def _advance(self, frame: npt.NDArray[np.uint8]) -> tuple[list[int], list[int]]:
         """One step; returns events and significant multiplications of each layer."""
-        state, spec = self._state, self._spec
-        pixels = self._pixels
-        if type(frame) is not np.ndarray or frame.dtype is not PIXEL or frame.shape != pixels.shape:
-            frame = spec.check_frame(frame).reshape(pixels.shape)
-        pixels[...] = frame
-        copies = spec.history == "repeat" and self._age == 0
-        if spec.history == "repeat" and self._age == 1:
-            state.past_events[:] = 0  # the copies of the first frame sent together with it
-        _step(self._machine, self._age % spec.stack, copies)
-        self._age += 1
-        return state.events.tolist(), state.significant.tolist()
+        if type(frame) is not np.ndarray or frame.dtype is not PIXEL or frame.shape != self._shape:
+            frame = self._spec.check_frame(frame).reshape(self._shape)
+        if not frame.flags.c_contiguous:
+            frame = np.ascontiguousarray(frame)
+        self._step(self._machine, frame)
+        events, significant = self._state.report.tolist()
+        return events, significant
 
     @property
     def acc(self) -> list[Array]:
@@ -694,7 +765,7 @@ class _Delta:
     def sent(self) -> list[Array]:
         """What each layer's inputs last sent, (in, h, w)."""
         spec = self._spec
-        oldest_first = np.roll(self._state.history, -self._age % spec.stack, axis=0)
+        oldest_first = np.roll(self._state.history, -self._state.age[0] % spec.stack, axis=0)
         frames = self._plan.levels[oldest_first[:, : spec.pixels]]
         stacked = frames.reshape(-1, *spec.frame_shape).transpose(0, 3, 1, 2)
         return [stacked.reshape(-1, *stacked.shape[2:]), *self._maps(self._state.sent)[:-1]]
@@ -755,8 +826,7 @@ class Engine(_Delta):
             multiplier = layer.multiplier * 2.0**-layer.shift
             activations.append(_Activation(multiplier, low, high, half=0.5))
         levels = np.arange(PIXEL_MAX + 1, dtype=np.int32)
-        limit = np.iinfo(np.int16).max // WEIGHT_MAX
-        super().__init__(network.input, network.layers, activations, levels, limit)
+        super().__init__(network.input, network.layers, activations, levels, RAISED)
         self.network = network
         self.set_thresholds(network.thresholds)
 
@@ -769,7 +839,7 @@ class Engine(_Delta):
     def step(self, frame: npt.NDArray[np.uint8]) -> Step:
         """Advance by one new frame (height, width[, channels]) uint8."""
         events, significant = self._advance(frame)
-        return Step(self._outputs.astype(np.int64), events, significant)
+        return Step(self._state.outputs.copy(), events, significant)
 
 
 class FloatEngine(_Delta):
@@ -785,7 +855,7 @@ class FloatEngine(_Delta):
             one = np.ones(layer.out_shape[0])
             activations.append(_Activation(one, low, np.inf, half=0.0))
         levels = np.arange(PIXEL_MAX + 1, dtype=np.float32) / np.float32(PIXEL_MAX)
-        super().__init__(network.input, network.linear, activations, levels, np.inf)
+        super().__init__(network.input, network.linear, activations, levels, 0.0)
         self.network = network
         self.set_thresholds(thresholds)
 
@@ -797,4 +867,4 @@ class FloatEngine(_Delta):
     def step(self, frame: npt.NDArray[np.uint8]) -> FloatStep:
         """Advance by one new frame (height, width[, channels]) uint8."""
         events, significant = self._advance(frame)
-        return FloatStep(self._outputs.copy(), events, significant)
+        return FloatStep(self._state.outputs.copy(), events, significant)
