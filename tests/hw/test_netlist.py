@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from reticent_hw.boards.copies import FEW, TOGETHER, copy_registers
 from reticent_hw.boards.floorplan import MULTIPLIER_ROWS, ROWS, place_blocks, place_multipliers
 from reticent_hw.boards.netlist import finish
 from reticent_hw.boards.output_registers import absorb
@@ -111,6 +112,48 @@ def places(m):
         x, y, _ = cell["attributes"]["BEL"].split("/")
         found[name] = (int(y[1:]), int(x[1:]))
     return found
+
+
+class TestCopies:
+    def shared(self, count, **others):
+        """A register (net 20) that so many lanes read."""
+        cells = {f"core.lane_{i}.parts.arrived": register(20, 100 + i) for i in range(count)}
+        return module(**{"core.scan": register(10, 20, CE=ENABLE)}, **cells, **others)
+
+    def test_neighbouring_lanes_share_one(self):
+        count = TOGETHER * (FEW + 1)
+        m = self.shared(count)
+        assert copy_registers(m) == FEW + 1
+        assert "core.scan" not in m["cells"]  # nobody reads it any more
+        driven = {cell["connections"]["Q"][0]: cell for cell in m["cells"].values()}
+        assert len(driven) == len(m["cells"])
+        of_lane = [m["cells"][f"core.lane_{i}.parts.arrived"] for i in range(count)]
+        read = [cell["connections"]["DI"][0] for cell in of_lane]
+        assert len(set(read)) == FEW + 1
+        for i in range(0, count, TOGETHER):
+            assert len(set(read[i : i + TOGETHER])) == 1
+        for net in read:
+            copy = driven[net]
+            assert (copy["connections"]["DI"], copy["connections"]["CE"]) == ([10], [ENABLE])
+            assert copy["parameters"]["CEMUX"] == "CE"
+
+    def test_other_readers_keep_theirs(self):
+        m = self.shared(TOGETHER * (FEW + 1), reader=gate(20))
+        copy_registers(m)
+        assert m["cells"]["core.scan"]["connections"]["Q"] == [20]
+        assert m["cells"]["reader"]["connections"]["A"] == [20]
+
+    def test_nets_without_a_reader_are_not_taken(self):
+        m = self.shared(TOGETHER * (FEW + 1), unread=register(11, 5000))
+        copy_registers(m)
+        driven = [cell["connections"]["Q"][0] for cell in m["cells"].values()]
+        assert len(set(driven)) == len(driven)
+
+    def test_few_lanes_read_the_register_itself(self):
+        m = self.shared(TOGETHER * FEW)
+        before = json.dumps(m)
+        assert copy_registers(m) == 0
+        assert json.dumps(m) == before
 
 
 class TestPlaces:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .output_registers import BLOCK
 
-__all__ = ["place_blocks", "place_multipliers"]
+__all__ = ["LANE", "place_blocks", "place_multipliers"]
 
 # Of the LFE5U-85F and LFE5UM5G-85F: as nextpnr names them, a block is X<column>/Y<row>/EBR<0 to 3>,
 # counted along its row.
@@ -29,6 +29,7 @@ MULTIPLIER_ROWS = (10, 34, 58)
 MULTIPLIERS = (0, 1, 4, 5)
 CENTRAL = ROWS[1:3]  # rows next to the middle of the device
 KINDS = ("weights", "pointers", "state_even", "state_odd", "channels")  # side by side in a lane
+# Names of cells that belong to a lane, with its number.
 LANE = re.compile(r"\bcore\.lane_(\d+)\.")
 
 
@@ -74,10 +75,14 @@ def place_blocks(module: dict[str, Any]) -> int:
         for i, name in enumerate(sorted(lanes[lane], key=lambda name: (_kind(name), name))):
             put(name, row, at * width + gaps + i)
     middle = (len(COLUMNS) - 1) / 2
-    nearest = sorted(
-        free, key=lambda site: (site[0] not in CENTRAL, abs(site[1] - middle), site[0])
-    )
-    for name, (row, place) in zip(sorted(shared), nearest, strict=False):
+
+    def distance(site: tuple[int, int]) -> tuple[bool, float]:
+        return site[0] not in CENTRAL, abs(site[1] - middle)
+
+    # One row after the other: blocks with neighbouring names belong to each other.
+    nearest = sorted(free, key=lambda site: (distance(site), site))[: len(shared)]
+    nearest.sort(key=lambda site: (site[0], distance(site), site))
+    for name, (row, place) in zip(sorted(shared), nearest, strict=True):
         put(name, row, place)
     return sum(map(len, lanes.values())) + len(shared)
 

@@ -1,7 +1,7 @@
 """A step between Yosys and nextpnr for ECP5: `python -m reticent_hw.boards.netlist NETLIST.json`.
 
-Gives block memories their output registers, and them and multipliers their places; see
-`output_registers` and `floorplan`.
+Gives block memories their output registers, them and multipliers their places, and registers that
+all lanes read a copy for each few lanes; see `output_registers`, `floorplan` and `copies`.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from .copies import copy_registers
 from .floorplan import place_blocks, place_multipliers
 from .output_registers import absorb
 
@@ -22,6 +23,7 @@ def finish(path: Path) -> None:
     print(f"output registers of block memories: {absorb(top)}")
     print(f"block memories with a place: {place_blocks(top)}")
     print(f"multipliers with a place: {place_multipliers(top)}")
+    print(f"copies of registers that lanes share: {copy_registers(top)}")
     new = path.with_suffix(".new")
     new.write_text(json.dumps(netlist))
     os.replace(new, path)

@@ -7,7 +7,7 @@ does not use it: a register right behind a block stays one in logic.
 from collections import defaultdict
 from typing import Any
 
-__all__ = ["BLOCK", "absorb"]
+__all__ = ["BLOCK", "REGISTER", "absorb"]
 
 BLOCK, REGISTER = "DP16KD", "TRELLIS_FF"
 SIDES = "AB"
