@@ -202,3 +202,14 @@ def test_playing_needs_neither_torch_nor_amaranth():
         "print([m for m in ('torch', 'amaranth') if m in sys.modules])"
     )
     assert run(["-c", code]).stdout.endswith("[]\n")
+
+
+def test_python_m():
+    done = subprocess.run(
+        [sys.executable, "-m", "reticent", "info", "nothing.npz"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("reticent: nothing.npz")

@@ -1,0 +1,7 @@
+"""`python -m reticent` is the command `reticent`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
