@@ -129,7 +129,7 @@ class _Lanes(NamedTuple):
 
     until: Words  # (lanes,) the last cycle for which the lane has work
     loads: Words  # (lanes,) multiplications of this frame, in ranges that arrived
-    fifos: Ints  # (streams, lanes, places)
+    fifos: Ints  # (streams, lanes, places and APART)
     pushed: Words  # (streams, lanes) ranges that arrived
     lengths: Words  # (lanes,) stored weights of the range that has just arrived
     # Of the only stream:
@@ -187,8 +187,10 @@ ARRIVAL, STREAM, BEGIN, END, PHASE = range(5)
 # Of _Lanes.fifos, by bits: length, phase and arrival.
 PHASE_BIT, ARRIVED_BIT = 24, 28
 LENGTH_MASK, PHASE_MASK = (1 << PHASE_BIT) - 1, (1 << ARRIVED_BIT - PHASE_BIT) - 1
-# Of _Lanes.order: when the next range may be taken, the stream that comes next.
-FREE, TURN = range(2)
+# Of _Lanes.order: when the next range may be taken, the stream that comes next, and the phase of
+# the range that was taken last.
+FREE, TURN, CURRENT_PHASE = range(3)
+NO_PHASE = -1
 # Of _Lanes.full: since when and until when the FIFO is full, NEVER where that is not known; the
 # lane, and the range that it must take.
 SINCE, UNTIL, LANE, TAKES = range(4)
@@ -206,6 +208,7 @@ NO_EVENTS, FIFO_FULL, LAYER_TAIL, SEQUENCER = range(len(LOST_CAUSES))
 NOT_RUNNING = -1
 
 WORKS = 8  # places of a ring of events; a power of two above STAGES + 1
+APART = 8  # between FIFOs: at powers of two all would meet in a small part of the computer's cache
 FULLS = 1024  # places of a ring of full ranges: in each lane as many as may still arrive
 assert WORKS > STAGES + 1
 assert FULLS >= 64 * (ROOM + BROADCAST)
@@ -524,7 +527,7 @@ def _land_alone(
     Ranges are taken in order: each as soon as the lane has done everything before. Returns how many
     lanes were idle, and until when a FIFO is full (below 0: none).
     """
-    places = np.uint64(fifos.shape[1] - 1)
+    places = np.uint64(fifos.shape[1] - APART - 1)
     wakes, filled = 0, -1
     for lane in range(np.uint64(0), np.uint64(len(until)), np.uint64(LANES)):
         length, before = _lengths(pointers, begin, end, lane, mask), load(until, lane)
@@ -561,7 +564,7 @@ def _land(
     Returns the lanes that were idle, and those whose FIFO may be full, or has no place left for
     what is not known to be taken.
     """
-    places = np.uint64(fifos.shape[1] - 1)
+    places = np.uint64(fifos.shape[1] - APART - 1)
     wakes, crowded = NONE, NONE
     arrival = stamp >> ARRIVED_BIT
     for lane in range(np.uint64(0), np.uint64(len(until)), np.uint64(LANES)):
@@ -579,7 +582,7 @@ def _land(
         known = load(taken, lane)
         late = above(after, spread(before, earliest + most - 1))
         late &= above(minus(n, larger(known, load(snapshot, lane))), spread(n, most - 1))
-        late |= above(minus(n, known), spread(n, fifos.shape[1] - 3))
+        late |= above(minus(n, known), spread(n, fifos.shape[1] - APART - 3))
         crowded |= np.uint64(np.uint32(some & late)) << lane
         # Two that meet an idle lane at once: the order matters.
         idle, last = np.uint32(some & above(soonest, before)), load(woken, lane)
@@ -601,54 +604,63 @@ def _snapshot(wakes: Any, pushed: Any, mine: int, snapshot: Any) -> None:
 
 @kernel
 def _take_turns(
-    lane: int, t: int, pushed: Any, taken: Any, fifos: Any, order: Any, woken: Any, snapshot: Any
+    lanes: Any, t: int, pushed: Any, taken: Any, fifos: Any, order: Any, woken: Any,
+    snapshot: Any,
 ) -> None:  # fmt: skip
-    """Work out which ranges a lane takes up to t, and when; that replaces them in the FIFOs.
+    """Work out which ranges some lanes take up to t, and when; that replaces them in the FIFOs.
 
-    It takes the layer before first, then the streams in turns. If it was idle in between and then
-    met a single range, what was before does not matter: then `taken` alone tells of it.
+    A lane takes the layer before first, then the streams in turns. If it was idle in between and
+    then met a single range, what was before does not matter: then `taken` alone tells of it.
     """
     # Unsigned: the compiler then knows that no index counts from the end.
-    streams, places = np.uint64(len(pushed)), np.uint64(fifos.shape[2] - 1)
-    here = np.uint64(lane)
-    at: Any = order[here, FREE]
-    turn: Any = np.uint64(order[here, TURN])
-    if at <= woken[here] < t - ROOM - 2:
-        at = np.int64(woken[here]) + 1
-        for other in range(streams):
-            taken[other, here] = snapshot[other, here]
-    while at <= t:
-        chosen, oldest, found = turn, NEVER, 0
-        b: Any = turn
-        for _ in range(streams):
-            n: Any = np.uint64(taken[b, here])
-            if n < np.uint64(pushed[b, here]):
-                head = fifos[b, here, n & places]
-                phase = (head >> PHASE_BIT) & PHASE_MASK
-                if phase < oldest and head >> ARRIVED_BIT < at:
-                    chosen, oldest, found = b, phase, head
-            b += ONE
-            if b == streams:
-                b = NONE
-        if oldest == NEVER:
-            first = NEVER
+    streams, places = np.uint64(len(pushed)), np.uint64(fifos.shape[2] - APART - 1)
+    while lanes:
+        bit = lanes & (~lanes + ONE)
+        lanes ^= bit
+        here = np.uint64(_index(bit))
+        at: Any = order[here, FREE]
+        turn: Any = np.uint64(order[here, TURN])
+        current: Any = order[here, CURRENT_PHASE]
+        if at <= woken[here] < t - ROOM - 2:
+            at, current = np.int64(woken[here]) + 1, NO_PHASE
             for other in range(streams):
-                n = np.uint64(taken[other, here])
-                if n < np.uint64(pushed[other, here]):
-                    first = min(first, fifos[other, here, n & places] >> ARRIVED_BIT)
-            if first == NEVER:
-                break
-            at = first + 1
-            continue
-        n = np.uint64(taken[chosen, here])
-        fifos[chosen, here, n & places] = at
-        taken[chosen, here] += 1
-        at += found & LENGTH_MASK
-        order[here, FREE] = at
-        turn = chosen + ONE
-        if turn == streams:
-            turn = NONE
-    order[here, TURN] = turn
+                taken[other, here] = snapshot[other, here]
+        while at <= t:
+            chosen = turn
+            n: Any = np.uint64(taken[chosen, here])
+            found = fifos[chosen, here, n & places]
+            known = n < np.uint64(pushed[chosen, here]) and found >> ARRIVED_BIT < at
+            # No range that waits or is to come has an older phase than one that was taken.
+            if not known or (found >> PHASE_BIT) & PHASE_MASK != current:
+                oldest, first = NEVER, NEVER
+                b: Any = turn
+                for _ in range(streams):
+                    n = np.uint64(taken[b, here])
+                    if n < np.uint64(pushed[b, here]):
+                        head = fifos[b, here, n & places]
+                        phase = (head >> PHASE_BIT) & PHASE_MASK
+                        first = min(first, head >> ARRIVED_BIT)
+                        if phase < oldest and head >> ARRIVED_BIT < at:
+                            chosen, oldest, found = b, phase, head
+                    b += ONE
+                    if b == streams:
+                        b = NONE
+                if first == NEVER:
+                    break
+                if oldest == NEVER:
+                    at = first + 1
+                    continue
+                current = oldest
+                n = np.uint64(taken[chosen, here])
+            fifos[chosen, here, n & places] = at
+            taken[chosen, here] += 1
+            at += found & LENGTH_MASK
+            order[here, FREE] = at
+            turn = chosen + ONE
+            if turn == streams:
+                turn = NONE
+        order[here, TURN] = turn
+        order[here, CURRENT_PHASE] = current
 
 
 @inlined
@@ -668,13 +680,13 @@ def _note_full(
     fifos: Any, order: Any, woken: Any, snapshot: Any, full: Any, count: Any,
 ) -> None:  # fmt: skip
     """Note which of the `crowded` lanes have a full FIFO of stream b since a range arrived."""
+    if running:
+        _take_turns(crowded, arrival, pushed, taken, fifos, order, woken, snapshot)
     while crowded:
         bit = crowded & (~crowded + ONE)
         crowded ^= bit
         lane = _index(bit)
         takes = pushed[b, lane] - 1 - most
-        if running:
-            _take_turns(lane, arrival, pushed, taken, fifos, order, woken, snapshot)
         if taken[b, lane] <= takes:
             _fills(full, count, b, arrival, NEVER, lane, takes)
 
@@ -682,8 +694,8 @@ def _note_full(
 @inlined
 def _arrive(
     t: int, go: int, most: int, pointers: Any, until: Any, loads: Any, pushed: Any, taken: Any,
-    fifos: Any, order: Any, woken: Any, lengths: Any, takes: Any, snapshot: Any, full: Any,
-    way: Any, way_mask: Any, count: Any,
+    fifos: Any, order: Any, woken: Any, lengths: Any, takes: Any, snapshot: Any,
+    full: Any, way: Any, way_mask: Any, count: Any,
 ) -> None:  # fmt: skip
     """Ranges that were under way before t arrive. Lanes take them from `go` on."""
     running = go < NEVER
@@ -732,6 +744,7 @@ def _run(
         until[lane] = until[lane] + t if until[lane] else -PIPELINE - 1
     for lane in range(len(order)):
         order[lane, FREE] = t
+        order[lane, CURRENT_PHASE] = NO_PHASE
     if len(pushed) == 1:
         for lane in range(len(order)):
             for n in range(pushed[0, lane]):
@@ -742,8 +755,8 @@ def _run(
 
 @inlined
 def _full_until(
-    b: int, t: int, running: bool, pushed: Any, taken: Any, fifos: Any, order: Any, woken: Any,
-    snapshot: Any, full: Any, count: Any,
+    b: int, t: int, running: bool, pushed: Any, taken: Any, fifos: Any, order: Any,
+    woken: Any, snapshot: Any, full: Any, count: Any,
 ) -> int:  # fmt: skip
     """Until when a FIFO of stream b seems full to a range that is offered at t; 0: none does.
 
@@ -756,8 +769,9 @@ def _full_until(
             break
         if running and full[b, at, UNTIL] == NEVER:
             lane, takes = full[b, at, LANE], full[b, at, TAKES]
-            _take_turns(lane, seen, pushed, taken, fifos, order, woken, snapshot)
-            places = fifos.shape[2]
+            bit = ONE << np.uint64(lane)
+            _take_turns(bit, seen, pushed, taken, fifos, order, woken, snapshot)
+            places = fifos.shape[2] - APART
             if pushed[b, lane] - takes >= places:
                 full[b, at, UNTIL] = 0  # its place was taken since: that is long ago
             elif taken[b, lane] > takes:
@@ -993,8 +1007,8 @@ def _frame(
     cause, counted, since, busy_before = NOT_RUNNING, 0, 0, 0
     while True:
         _arrive(
-            t, go, most, pointers, until, loads, pushed, taken, fifos, order, woken, lengths, takes,
-            snapshot, full, way, way_mask, count,
+            t, go, most, pointers, until, loads, pushed, taken, fifos, order, woken, lengths,
+            takes, snapshot, full, way, way_mask, count,
         )  # fmt: skip
         if starts:
             running, starts, go = True, False, t + GO
@@ -1141,10 +1155,9 @@ def _frame(
             soon = min(soon, _next_answer(t, flying))
         t = max(t + 1, soon)
 
-    for lane in range(lane_count):
-        if streams > 1:
-            # Whose turn it is in the next frame.
-            _take_turns(lane, NEVER - 1, pushed, taken, fifos, order, woken, snapshot)
+    if streams > 1:  # whose turn it is in the next frame
+        everyone = ALL >> np.uint64(64 - lane_count)
+        _take_turns(everyone, NEVER - 1, pushed, taken, fifos, order, woken, snapshot)
     cycles_all, busy = t + 1 - began, _busy(t, until, loads, count)
     lost[counted, cause] += lane_count * (t + 1 - since) - (busy - busy_before)
     early = began - (place[TAKEN] + 1)  # from the last pixel to phase 0
@@ -1252,12 +1265,12 @@ class CycleModel:
         self._lanes = state = _Lanes(
             until=ints(whole),
             loads=ints(whole),
-            fifos=np.zeros((streams, lanes, depth), np.int64),
+            fifos=np.zeros((streams, lanes, depth + APART), np.int64),
             pushed=ints(streams, whole),
             lengths=ints(whole),
             takes=ints(whole),
             taken=ints(streams, whole),
-            order=np.zeros((lanes, TURN + 1), np.int64),
+            order=np.zeros((lanes, CURRENT_PHASE + 1), np.int64),
             woken=ints(whole),
             snapshot=ints(streams, whole),
             full=np.zeros((streams, FULLS, TAKES + 1), np.int64),
