@@ -57,9 +57,8 @@ class MacroMemory(Elaboratable):
     """A memory made of macros. It answers a cycle later, as the memory that it stands for.
 
     With `loaded`, the write goes through the first read port, which answers nothing of use in that
-    cycle; otherwise it has a port of its own. Macros promise nothing for the row that is being
-    written through their other port: it is not read, and the answer is what was written. (It is the
-    old row in an FPGA; of the row of a neuron, only the part that is the same in both is used.)
+    cycle; otherwise it has a port of its own. Macros promise nothing for a row that is being
+    written through their other port, and the core uses no such answer.
     """
 
     def __init__(self, rows: memory.Memory, arrangement: Arrangement, *, loaded: bool):
@@ -81,7 +80,7 @@ class MacroMemory(Elaboratable):
         else:
             jobs.insert(0, (write, None))
 
-        answers, clashes = {}, {}
+        answers = {}
         for i, read in enumerate(reads):
             answers[id(read)] = found = Signal(arrangement.banks * bits, name=f"found_{i}")
             answer = found
@@ -90,15 +89,6 @@ class MacroMemory(Elaboratable):
                 with m.If(read.en):
                     m.d.sync += bank.eq(read.addr // deep)
                 answer = found.word_select(bank, bits)
-            if not self._loaded:
-                clashes[id(read)] = clash = Signal(name=f"clash_{i}")
-                clashed, kept = Signal(name=f"clashed_{i}"), Signal(bits, name=f"kept_{i}")
-                m.d.comb += clash.eq(write.en & (write.addr == read.addr))
-                with m.If(read.en):
-                    m.d.sync += clashed.eq(clash)
-                with m.If(read.en & clash):
-                    m.d.sync += kept.eq(written)
-                answer = Mux(clashed, kept, answer)
             m.d.comb += Value.cast(read.data).eq(answer)
         for bank in range(arrangement.banks):
             low = 0
@@ -112,8 +102,7 @@ class MacroMemory(Elaboratable):
                     else:
                         pins[f"i_{pin.name}"] = C(0, pin.width)
                 for port, (writer, reader) in zip(macro.ports, jobs, strict=False):
-                    clash = clashes.get(id(reader), C(0, 1))
-                    taken = self._port(macro, port, bank, writer, reader, clash)
+                    taken = self._port(macro, port, bank, writer, reader)
                     if writer is not None:
                         data = Cat(written[low : low + width], C(0, macro.bits - width))
                         taken[port.data_in] = data
@@ -130,9 +119,7 @@ class MacroMemory(Elaboratable):
                 low += width
         return m
 
-    def _port(
-        self, macro: Macro, port: PortPins, bank: int, writer, reader, clash: Value
-    ) -> dict[str, Value]:
+    def _port(self, macro: Macro, port: PortPins, bank: int, writer, reader) -> dict[str, Value]:
         """Inputs of a port that serves a writer, a reader, or both."""
         deep = self._arrangement.columns[0].rows
         single = self._arrangement.banks == 1
@@ -145,7 +132,7 @@ class MacroMemory(Elaboratable):
             return Cat(address, C(0, width))[:width]
 
         writes = writer.en & here(writer.addr) if writer is not None else C(0, 1)
-        reads = reader.en & ~clash & here(reader.addr) if reader is not None else C(0, 1)
+        reads = reader.en & here(reader.addr) if reader is not None else C(0, 1)
         if writer is not None and reader is not None:
             reads = reads & ~writer.en
             address = Mux(writer.en, within(writer.addr), within(reader.addr))
