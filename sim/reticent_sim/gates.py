@@ -133,7 +133,10 @@ def read_counts(
 
 
 def _verilog(config: BuildConfig, pdk: Pdk, macros: MacroLibrary, folder: Path) -> str:
-    """The netlist with its cells as expressions, the macros' models, and the core's ports."""
+    """The netlist with its cells as expressions, the macros' models, and the core's ports.
+
+    Cells that only pass a level on stay cells, so that the nets behind them keep their names.
+    """
     script = f"""\
 read_verilog {NETLIST}
 setattr -mod -set keep_hierarchy 1 *
@@ -142,6 +145,8 @@ read_verilog -lib macros.v
 hierarchy -check -top {CHIP}.core
 proc
 write_json {CELLS}
+insbuf
+setattr -set keep 1 t:$_BUF_
 flatten
 rename -hide w:*.*
 opt_clean
