@@ -133,7 +133,10 @@ def read_counts(
 
 
 def _verilog(config: BuildConfig, pdk: Pdk, macros: MacroLibrary, folder: Path) -> str:
-    """The netlist with its cells as expressions, the macros' models, and the core's ports."""
+    """The netlist with its cells as expressions, the macros' models, and the core's ports.
+
+    Cells that only pass a level on stay cells, so that the nets behind them keep their names.
+    """
     script = f"""\
 read_verilog {NETLIST}
 setattr -mod -set keep_hierarchy 1 *
@@ -142,6 +145,8 @@ read_verilog -lib macros.v
 hierarchy -check -top {CHIP}.core
 proc
 write_json {CELLS}
+insbuf
+setattr -set keep 1 t:$_BUF_
 flatten
 rename -hide w:*.*
 opt_clean
@@ -208,30 +213,24 @@ def measure_frames(
     thresholds: Sequence[float],
     say: Callable[[str], None],
 ) -> Iterator[MeasuredFrame]:
-    """The first frame from a reset; then, not reported, those in which the stack fills; then, for
-    each threshold (real units), one frame that settles it, which is not reported, and the rest of
-    its share of the frames.
+    """The first frame from a reset; then, for each threshold (real units), all frames: those that
+    fill the stack anew are not reported, the others are.
 
-    Frames go on from one threshold to the next. Raises ToolError at the first difference from the
-    golden model, in outputs, events or multiplications.
+    So the same frames are compared. The device goes on from one threshold to the next. Raises
+    ToolError at the first difference from the golden model, in outputs, events or multiplications.
     """
     golden, device = Golden(network), simulation.device
     filled = network.input.stack
-    share = (len(frames) - filled) // len(thresholds)
-    parts = [(thresholds[0], True, frames[:filled])]
-    for i, threshold in enumerate(thresholds):
-        start = filled + i * share
-        parts.append((threshold, False, frames[start : start + share]))
     say("loading")
     device.reset()
     golden.reset()
-    for threshold, reset, part in parts:
+    for turn, threshold in enumerate(thresholds):
         counts = list(network.with_thresholds(threshold).thresholds)
         device.set_thresholds(counts)
         golden.set_thresholds(counts)
-        for i, frame in enumerate(part):
-            say(f"T = {threshold:g}, frame {i + 1} of {len(part)}")
-            anew = reset and i == 0
+        for i, frame in enumerate(frames):
+            say(f"T = {threshold:g}, frame {i + 1} of {len(frames)}")
+            anew = turn == 0 and i == 0
             simulation.forget()
             expected, got = golden.step(frame), device.step(frame)
             if (
@@ -240,9 +239,9 @@ def measure_frames(
                 or expected.significant != list(got.significant)
             ):
                 raise ToolError(
-                    f"the netlist differs from the golden model at T = {threshold:g}, frame {i}"
+                    f"the netlist differs from the golden model at T = {threshold:g}, frame {i + 1}"
                 )
-            if anew or (not reset and i > 0):
+            if anew or i >= filled:
                 assert got.cycles is not None
                 yield MeasuredFrame(
                     threshold, anew, got.cycles.total, sum(got.significant), simulation.activity()

@@ -89,7 +89,9 @@ def test_netlist_of_a_small_core(tmp_path):
     simulation = GateSimulation(BUILD, image, pdk, macros, tmp_path)
     rows = list(measure_frames(simulation, network, frames, [0.05, 0.0], lambda _: None))
     simulation.device.close()
-    assert [row.anew for row in rows] == [True] + [False] * (len(rows) - 1)
+    shown = FRAMES - LIMITS.stack
+    assert [row.anew for row in rows] == [True] + [False] * (2 * shown)
+    assert [row.threshold for row in rows[1:]] == [0.05] * shown + [0.0] * shown
     assert set(simulation.macros) <= set(power)
     in_core = sum(
         m.copies * m.cells
@@ -104,6 +106,9 @@ def test_netlist_of_a_small_core(tmp_path):
         # A net changes once a cycle at most, but for the scale of the sample.
         assert max(activity.changes.values()) <= activity.cycles * 1.01
         assert sum(activity.reads.values()) > 0
+        # Macros that are asked for the same row again do not read: two ports ask in every cycle.
+        pointers = [n for path, n in activity.reads.items() if "/pointers/" in path]
+        assert 0 < sum(pointers) < activity.cycles
         energy = total(
             frame_energy(activity, power, simulation.macros, macros, period_ns=PERIOD).values()
         )

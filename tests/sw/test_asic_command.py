@@ -26,7 +26,7 @@ def no_kit(monkeypatch):
             ["--pdk", "ihp-sg13g2", "--pdk-root", "/nowhere"],
             "/nowhere/ihp-sg13g2 is missing: clone",
         ),
-        (["--frames", "9"], "--frames 9: give 0, or at least 10"),
+        (["--frames", "4"], "--frames 4: give 0, or at least 5"),
         (["--lanes", "0"], "lanes is 0: give a whole number from 1 to 64"),
         (
             ["--lanes", "2", "--config", "x.json"],

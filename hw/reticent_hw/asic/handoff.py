@@ -246,7 +246,8 @@ def check_project(config: Path, pdk: Pdk) -> str:
         raise UserError("librelane not found: pip install 'reticent[handoff]'") from None
     if not any((pdk.root / "libs.tech" / name).is_dir() for name in ("librelane", "openlane")):
         raise UserError(
-            f"{pdk.root / 'libs.tech' / 'librelane'} is missing: LibreLane cannot check without it"
+            f"{pdk.root / 'libs.tech' / 'librelane'} is missing, without which LibreLane cannot "
+            "check the project that was written: install the whole kit"
         )
     flow = Flow.factory.get("Classic")
     try:

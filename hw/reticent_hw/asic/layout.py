@@ -31,7 +31,7 @@ from .synthesis import NETLIST, synthesise, yosys
 
 __all__ = ["LAYOUT_BUILD", "check_layout_tools", "lay_out", "pictures", "read_def"]
 
-DENSITY = 0.85  # of cells in their rows: the rest is left to wires that cross them
+DENSITY = 0.75  # of cells in their rows: the rest is left to wires that cross them
 
 STEPS = (
     ("synthesize", "sizes of cells, clock tree"),
@@ -77,14 +77,18 @@ LAYOUT_BUILD = BuildConfig(
 )
 
 # Names that graywolf's reader does not take for words of its own ("layer"): every bit is numbered.
-# And inside, names that qflow does not make.
+# And inside, names that qflow does not make. Inputs that lead nowhere go: a pin without a wire is
+# less metal than the rules ask for.
 PLAIN = """\
+read_liberty -lib -ignore_miss_func {cells}
 read_verilog {netlist}
 hierarchy -top {top}
 flatten
 splitnets -ports -format _
 cd {top}
 {renames}
+opt_clean
+delete -input i:* c:* %x %d
 cd ..
 rename -hide w:*
 rename -hide c:*
@@ -131,7 +135,8 @@ def lay_out(
     verilog = lane_verilog(config, macros)
     modules = synthesise(verilog, LANE, pdk, macros, folder, period_ns=period_ns)
     renames = "\n".join(f"rename {name} {name}_0" for name in single_bits(config))
-    yosys(PLAIN.format(netlist=NETLIST, top=LANE, renames=renames), folder, "plain.log")
+    plain = PLAIN.format(cells=pdk.cells_lib, netlist=NETLIST, top=LANE, renames=renames)
+    yosys(plain, folder, "plain.log")
     # The cells are mapped already.
     (folder / "mapped.ys").write_text(f"hierarchy -top {LANE}\n")
     (folder / "project_vars.sh").write_text(

@@ -57,9 +57,11 @@ class MacroMemory(Elaboratable):
     """A memory made of macros. It answers a cycle later, as the memory that it stands for.
 
     With `loaded`, the write goes through the first read port, which answers nothing of use in that
-    cycle; otherwise it has a port of its own. Macros promise nothing for the row that is being
-    written through their other port: it is not read, and the answer is what was written. (It is the
-    old row in an FPGA; of the row of a neuron, only the part that is the same in both is used.)
+    cycle; otherwise it has a port of its own. Macros promise nothing for a row that is being
+    written through their other port, and the core uses no such answer.
+
+    A read costs energy, and most memories are asked for the same row again while nothing comes: so
+    a row that is still shown is not read again.
     """
 
     def __init__(self, rows: memory.Memory, arrangement: Arrangement, *, loaded: bool):
@@ -81,8 +83,9 @@ class MacroMemory(Elaboratable):
         else:
             jobs.insert(0, (write, None))
 
-        answers, clashes = {}, {}
+        answers, wanted = {}, {}
         for i, read in enumerate(reads):
+            wanted[id(read)] = self._wanted(m, i, read, write)
             answers[id(read)] = found = Signal(arrangement.banks * bits, name=f"found_{i}")
             answer = found
             if arrangement.banks > 1:
@@ -90,15 +93,6 @@ class MacroMemory(Elaboratable):
                 with m.If(read.en):
                     m.d.sync += bank.eq(read.addr // deep)
                 answer = found.word_select(bank, bits)
-            if not self._loaded:
-                clashes[id(read)] = clash = Signal(name=f"clash_{i}")
-                clashed, kept = Signal(name=f"clashed_{i}"), Signal(bits, name=f"kept_{i}")
-                m.d.comb += clash.eq(write.en & (write.addr == read.addr))
-                with m.If(read.en):
-                    m.d.sync += clashed.eq(clash)
-                with m.If(read.en & clash):
-                    m.d.sync += kept.eq(written)
-                answer = Mux(clashed, kept, answer)
             m.d.comb += Value.cast(read.data).eq(answer)
         for bank in range(arrangement.banks):
             low = 0
@@ -112,8 +106,7 @@ class MacroMemory(Elaboratable):
                     else:
                         pins[f"i_{pin.name}"] = C(0, pin.width)
                 for port, (writer, reader) in zip(macro.ports, jobs, strict=False):
-                    clash = clashes.get(id(reader), C(0, 1))
-                    taken = self._port(macro, port, bank, writer, reader, clash)
+                    taken = self._port(macro, port, bank, writer, reader, wanted.get(id(reader)))
                     if writer is not None:
                         data = Cat(written[low : low + width], C(0, macro.bits - width))
                         taken[port.data_in] = data
@@ -130,10 +123,24 @@ class MacroMemory(Elaboratable):
                 low += width
         return m
 
+    def _wanted(self, m: Module, i: int, read, write) -> Signal:
+        """Whether read port `i` has to read: it is asked for another row than its macros show."""
+        wanted, shows = Signal(name=f"wanted_{i}"), Signal(name=f"shows_{i}")
+        shown = Signal.like(read.addr, name=f"shown_{i}", reset_less=True)
+        m.d.comb += wanted.eq(read.en & ~(shows & (read.addr == shown)))
+        # A write of a loaded memory goes through its first port, which shows nothing of use then.
+        changed = write.en
+        if not self._loaded:
+            changed &= write.addr == Mux(read.en, read.addr, shown)
+        m.d.sync += shows.eq((shows | read.en) & ~changed)
+        with m.If(read.en):
+            m.d.sync += shown.eq(read.addr)
+        return wanted
+
     def _port(
-        self, macro: Macro, port: PortPins, bank: int, writer, reader, clash: Value
+        self, macro: Macro, port: PortPins, bank: int, writer, reader, wanted
     ) -> dict[str, Value]:
-        """Inputs of a port that serves a writer, a reader, or both."""
+        """Inputs of a port that serves a writer, a reader that reads when `wanted`, or both."""
         deep = self._arrangement.columns[0].rows
         single = self._arrangement.banks == 1
         width = next(pin.width for pin in macro.pins if pin.name == port.address)
@@ -145,7 +152,7 @@ class MacroMemory(Elaboratable):
             return Cat(address, C(0, width))[:width]
 
         writes = writer.en & here(writer.addr) if writer is not None else C(0, 1)
-        reads = reader.en & ~clash & here(reader.addr) if reader is not None else C(0, 1)
+        reads = wanted & here(reader.addr) if reader is not None else C(0, 1)
         if writer is not None and reader is not None:
             reads = reads & ~writer.en
             address = Mux(writer.en, within(writer.addr), within(reader.addr))

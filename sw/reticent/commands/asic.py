@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 LANES = 4  # unless --lanes is given
 THRESHOLDS = (0.05, 0.01, 0.0)  # in this order every frame is a consequence of the one before
-LEAST_FRAMES = 4 + 2 * len(THRESHOLDS)  # the stack of frames fills, then two for each
+LEAST_FRAMES = 5  # the stack of frames fills, then one
 
 EXAMPLES = """\
 examples:
   reticent asic --pdk osu018 --lanes 4
   reticent asic --pdk ihp-sg13g2 --pdk-root ~/pdk --corner slow
-  reticent asic --lanes 1 --frames 13
+  reticent asic --lanes 1 --frames 8
   reticent asic --lanes 1 --set fifo_depth=32 --period 10 -o build/asic/slow
 
 The kit is looked for under --pdk-root, $PDK_ROOT, and where its package puts it. Everything that
@@ -57,7 +57,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=int,
         default=0,
         metavar="N",
-        help="frames of Breakout to simulate for their energy, at least 10; 0 leaves it out (0)",
+        help="frames of Breakout to simulate for their energy at each threshold, of which the "
+        f"first {LEAST_FRAMES - 1} only fill the stack; 0 leaves it out (0)",
     )
     add("-o", "--output", type=Path, metavar="DIR", help="folder (build/asic/PDK-LANES)")
     parser.set_defaults(run=run)
@@ -378,13 +379,14 @@ def show(report: dict[str, Any]) -> None:
 def _show_energy(console: Console, energy: dict[str, Any]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("frames")
-    headings = ("T", "cycles", "significant", "clock", "switching", "leakage", "memory", "all, nJ")
-    for heading in (*headings, "pJ each", "mW"):
+    parts_of = ("clock", "switch-\ning", "leak-\nage", "memory", "all, nJ")
+    headings = ("T", "cycles", "signifi-\ncant", *parts_of)
+    for heading in (*headings, "pJ\neach", "mW"):
         table.add_column(heading, justify="right")
     for line in energy["frames"]:
         parts = line["parts_nj"]
         table.add_row(
-            "from a reset" if line["frames"] == "anew" else "delta",
+            line["frames"],
             "" if line["threshold"] is None else f"{line['threshold']:g}",
             f"{line['cycles']:,.0f}",
             f"{line['significant']:,.0f}",
@@ -401,6 +403,8 @@ def _show_energy(console: Console, energy: dict[str, Any]) -> None:
     console.print(
         f'Energy of the core in nJ, frames of {energy["agent"]}; "pJ each": of a significant '
         f"multiplication. The link, idle, takes {energy['link_mw_idle']:.2f} mW more.\n"
+        "anew: from a reset, when every product that is not zero is computed; it takes "
+        f"{anew['nj'] / chosen['nj']:.1f} times a delta frame at T = {DEFAULT_THRESHOLD:g}.\n"
         f"Extrapolated, not measured: all {energy['dense']:,} multiplications of a dense "
         "evaluation, each at the energy of one in a frame from a reset, would take "
         f"{dense:,.0f} nJ, {dense / chosen['nj']:.0f} times a delta frame at "
@@ -409,7 +413,7 @@ def _show_energy(console: Console, energy: dict[str, Any]) -> None:
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(f"block, delta at T = {DEFAULT_THRESHOLD:g}")
-    for heading in headings[3:]:
+    for heading in parts_of:
         table.add_column(heading, justify="right")
     for name, parts in sorted(chosen["blocks_nj"].items(), key=lambda item: -sum(item[1].values())):
         values = [parts[k] for k in ("clock", "switching", "leakage", "memory")]
