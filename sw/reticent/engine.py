@@ -719,6 +719,7 @@ class _Delta:
         self._plan = _build_plan(spec, layers, activations, levels, raised)
         self._state = _build_state(spec, self._plan)
         self._machine = _bind(self._plan, self._state)
+        self._report, self._outputs = self._state.report, self._state.outputs
         self._shape = (spec.height, spec.width * spec.channels)
         frame = np.zeros(self._shape, np.uint8)
         self._step = direct(_step, self._machine, frame)
@@ -753,7 +754,7 @@ class _Delta:
         if not frame.flags.c_contiguous:
             frame = np.ascontiguousarray(frame)
         self._step(self._machine, frame)
-        events, significant = self._state.report.tolist()
+        events, significant = self._report.tolist()
         return events, significant
 
     @property
@@ -839,7 +840,7 @@ class Engine(_Delta):
     def step(self, frame: npt.NDArray[np.uint8]) -> Step:
         """Advance by one new frame (height, width[, channels]) uint8."""
         events, significant = self._advance(frame)
-        return Step(self._state.outputs.copy(), events, significant)
+        return Step(self._outputs.copy(), events, significant)
 
 
 class FloatEngine(_Delta):
@@ -867,4 +868,4 @@ class FloatEngine(_Delta):
     def step(self, frame: npt.NDArray[np.uint8]) -> FloatStep:
         """Advance by one new frame (height, width[, channels]) uint8."""
         events, significant = self._advance(frame)
-        return FloatStep(self._state.outputs.copy(), events, significant)
+        return FloatStep(self._outputs.copy(), events, significant)

@@ -70,8 +70,8 @@ def test_two_engines_do_not_share_state():
 
 
 @pytest.mark.parametrize("last", range(8))
-def test_sums_of_products_at_the_edge_of_16_bits(last):
-    """Four changes with the largest weights: their products just fit 16 bits, or just do not."""
+def test_changes_of_all_sizes_with_the_largest_weights(last):
+    """Four events at once, up to the largest change there is, and the same back."""
     weight = np.array([[1, 1, 1, 1], [-1, -1, -1, -1]], np.float32)
     out = Dense(name="out", weight=weight, bias=np.zeros(2, np.float32), activation="identity")
     spec = InputSpec(height=2, width=2, stack=1)
@@ -115,6 +115,17 @@ def test_accumulators_beyond_32_bits_are_refused():
     wide = replace(network.layers[0], bias=network.layers[0].bias + (1 << 31))
     with pytest.raises(UserError, match="may need 33 bits and the engine has 32"):
         Engine(replace(network, layers=(wide, *network.layers[1:])))
+
+
+def test_frames_may_lie_anyhow_in_memory():
+    network = random_network(6)
+    golden, engine = Golden(network), Engine(network)
+    for t, frame in enumerate(random_frames(network, 6, 4)):
+        wide = np.repeat(np.asarray(frame), 2, axis=1)
+        turned = np.ascontiguousarray(np.swapaxes(frame, 0, 1))
+        for other in (wide[:, ::2], np.swapaxes(turned, 0, 1)):
+            assert not other.flags.c_contiguous
+            assert_equal_step(golden, engine, other, f"frame {t}")
 
 
 def test_odd_frames_and_thresholds_are_refused():
