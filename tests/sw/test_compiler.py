@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from reticent.agent import SHIPPED, load_agent
 from reticent.balance import assign, channel_loads, coarser, lane_loads
 from reticent.compiler import compile_network
 from reticent.config import BuildConfig
@@ -13,6 +14,7 @@ from reticent.image import Image
 from reticent.layout import Register, Space, row_fields
 from reticent.memory import memory_uses
 from reticent.network import InputSpec
+from reticent.presets import find_preset
 from reticent.quantise import QuantisedLayer, QuantisedNetwork
 from reticent.random_networks import Limits, random_frames, random_network
 
@@ -382,6 +384,16 @@ def test_the_coarsest_fold_that_balances_is_taken():
 
     assert folds(1) == [(1, 2), (1, 1)]
     assert folds(2) == [(1, 1), (1, 1)]
+
+
+def test_weights_balance_where_loads_do_not_fit():
+    agent = load_agent(SHIPPED / "robotank-sparse10.npz")
+    network, frames = agent.quantised(), list(agent.calibration[:12])
+    config = find_preset("ulx3s")[1].config
+    roomy = compile_network(network, config.replace(weight_depth=8192), frames)
+    assert roomy.used["weights of a lane"] > config.weight_depth
+    fits = compile_network(network, config, frames)
+    assert fits.to_bytes() == compile_network(network, config).to_bytes()
 
 
 def test_a_fold_that_does_not_fit_is_not_taken():
