@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reticent import cli
-from reticent.agent import find_agent
+from reticent.agent import find_agent, load_agent
 from reticent.backends import golden_model
 from reticent.commands import play as play_command
 from reticent.config import BuildConfig
@@ -253,3 +253,14 @@ def test_failing_tool_is_one_line_and_leaves_its_words(capsys, tmp_path, monkeyp
     with pytest.raises(ToolError, match=r"sh exited with 3; what it said is in .*sh\.log"):
         build._run(["sh", "-c", "echo to one; echo to the other >&2; exit 3"], tmp_path)
     assert (tmp_path / "sh.log").read_text() == "to one\nto the other\n"
+
+
+def test_link_says_what_does_not_fit(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the recordings go there
+    agent = load_agent(SHIPPED.with_name("krull-sparse10.npz"))
+    few = dataclasses.replace(agent, calibration=agent.calibration[:8])  # soon compiled
+    monkeypatch.setattr("reticent.link.economy.bench_agent", lambda *_: few)
+    assert cli.main(["link", "--games", "krull", "--steps", "4", "--baud", "1000000"]) == 0
+    out = capsys.readouterr().out
+    assert "krull *   7,056" in out
+    assert "* does not fit ulx3s" in out

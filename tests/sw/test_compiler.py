@@ -389,7 +389,7 @@ def test_the_coarsest_fold_that_balances_is_taken():
 def test_weights_balance_where_loads_do_not_fit():
     agent = load_agent(SHIPPED / "robotank-sparse10.npz")
     network, frames = agent.quantised(), list(agent.calibration[:12])
-    config = find_preset("ulx3s")[1].config
+    config = find_preset("ulx3s")[1].config.replace(channel_depth=64)
     roomy = compile_network(network, config.replace(weight_depth=8192), frames)
     assert roomy.used["weights of a lane"] > config.weight_depth
     fits = compile_network(network, config, frames)

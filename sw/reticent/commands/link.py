@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     for baud in arguments.baud:
         table.add_column(f"ms at {baud / 1e6:g}M", justify="right")
         table.add_column("a second", justify="right")
+    missing = False
     with progress_line() as progress:
         for game in progress.track(games, description="games"):
             found = measure(
@@ -72,11 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
                 seed=arguments.seed,
                 folder=Path("build/traces"),
             )
+            missing |= not found.fits
             row = [f"{found.raw:,}", f"{found.sent:,.0f}", f"{found.received:,.0f}"]
             row.append(f"{1e3 * found.compute_seconds:.3f}")
             for baud in arguments.baud:
                 row += [f"{1e3 * found.link_seconds(baud):.2f}", f"{found.decisions(baud):,.0f}"]
-            table.add_row(game, *row)
+            table.add_row(game if found.fits else f"{game} *", *row)
     console.print(
         f"{board.name}, {preset.config.lanes} lanes at {board.clock_hz / 1e6:g} MHz; bytes"
     )
@@ -84,4 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
         "and ms of link and core a decision, means after the cold start; decisions a second"
     )
     console.print(table)
+    if missing:
+        console.print(f"* does not fit {board.name}: as with deeper memories in the same lanes")
     return 0

@@ -13,6 +13,7 @@ from ..boards import Board
 from ..compiler import compile_network
 from ..cycles import CycleModel
 from ..engine import Engine
+from ..errors import UserError
 from ..layout import ResultLayout
 from ..presets import BoardPreset
 from .pixels import encode_frame, split_frame
@@ -21,6 +22,7 @@ from .protocol import FINAL, REPLY_EXTRA, REQUEST_EXTRA, Request, encode_request
 __all__ = ["BITS_A_BYTE", "Economy", "measure"]
 
 BITS_A_BYTE = 10  # on a serial line: start, eight data, stop
+DEEPER = {"weight_depth": 8192, "channel_depth": 128}  # of a lane, in rows
 COBS_BLOCK = 254  # bytes that one more byte announces
 
 
@@ -34,6 +36,7 @@ class Economy:
     received: float
     cycles: float  # of the core
     clock: int  # Hz
+    fits: bool  # the board's build has room for the agent
 
     def link_seconds(self, baud: int) -> float:
         """On the wire, both directions one after the other."""
@@ -52,7 +55,11 @@ class Economy:
 def measure(
     game: str, board: Board, preset: BoardPreset, *, steps: int, seed: int, folder: Path
 ) -> Economy:
-    """Play a recorded game through the frame code and the cycle model, byte by byte."""
+    """Play a recorded game through the frame code and the cycle model, byte by byte.
+
+    An agent that does not fit the board's build is measured with deeper memories in the same
+    lanes, which take as many cycles.
+    """
     config = preset.config
     agents = [bench_agent(game, percent) for percent in ROUNDS]
     agent = next((agent for agent in agents if agent.fits(config)), agents[-1])
@@ -60,7 +67,12 @@ def measure(
         multiplier_bits=config.multiplier_bits, accumulator_bits=config.accumulator_bits
     )
     trace = load_trace(game, network, steps=steps, seed=seed, folder=folder)
-    image = compile_network(network, config, list(agent.calibration))
+    frames = list(agent.calibration)
+    try:
+        image, fits = compile_network(network, config, frames), True
+    except UserError:
+        deeper = {name: max(getattr(config, name), rows) for name, rows in DEEPER.items()}
+        image, fits = compile_network(network, config.replace(**deeper), frames), False
     engine, model = Engine(network), CycleModel(image)
     room = preset.request_bytes - REQUEST_EXTRA - 1
     result = reply_bytes(4 * ResultLayout(image.outputs, len(image.layers)).words)
@@ -89,6 +101,7 @@ def measure(
         received=float(np.mean(received)),
         cycles=float(np.mean(cycles)),
         clock=board.clock_hz,
+        fits=fits,
     )
 
 
