@@ -59,7 +59,7 @@ ROUNDS = {"20": ("", "random:0.2:0"), "10.7": ("-sparse10", "random:0.107:0")}
 
 PREDICTED = 200  # frames of a game on which the cycle model is timed
 TURN = 100  # frames that one contender runs before the next one's turn
-WARM_UP = 20  # frames
+WARM_UP = 20  # frames of each turn that are not timed: the one before left other data in the caches
 MODELLED_HZ = 100_000_000  # the clock of an accelerator in the table of speeds
 
 Frames = npt.NDArray[np.uint8]
@@ -253,7 +253,7 @@ def measure_speeds(
     They take turns of some frames each, so that whatever else the machine does slows all of them,
     and it is the processor's time that counts: on a busy machine a slow one would wait more often.
     `reset` is called before the warm-up and at the start of each episode; only the time inside the
-    contenders counts.
+    contenders counts, and not the first `WARM_UP` frames of a turn.
     """
     steps = len(trace.frames)
     reset()
@@ -267,11 +267,14 @@ def measure_speeds(
         end = begin + 1 + int(later[0]) if len(later) else min(begin + TURN, steps)
         if begin == 0 or trace.starts[begin]:
             reset()
+        warm = min(begin + WARM_UP, end - 1)
         for name, decide in contenders.items():
-            start = process_time()
-            for t in range(begin, end):
+            for t in range(begin, warm):
                 decide(t)
-            seconds[name].append((process_time() - start) / (end - begin))
+            start = process_time()
+            for t in range(warm, end):
+                decide(t)
+            seconds[name].append((process_time() - start) / (end - warm))
             advance()
         begin = end
     return {name: 1 / float(np.median(spent)) for name, spent in seconds.items()}

@@ -209,8 +209,11 @@ def test_contenders_take_turns_and_start_over_with_episodes(monkeypatch):
     assert log[:4] == ["reset", "a0", "b0", "reset"]
     turns = "a0 a1 b0 b1 a2 b2 reset a3 a4 b3 b4 a5 b5".split()
     assert log[4:] == turns
-    # Four turns of one tick each: two of two decisions, two of one.
-    assert speeds == {"a": 1 / 0.75, "b": 1 / 0.75}
+    # Four turns of one tick each, in which one decision counts: the first of two does not.
+    assert speeds == {"a": 1, "b": 1}
+    monkeypatch.setattr(bench, "TURN", 3)
+    speeds = measure_speeds({"a": lambda t: None}, lambda: None, Trace(np.zeros((6, 1, 1)), starts))
+    assert speeds == {"a": 2}  # two of three in a tick
 
 
 def report(**changes):
