@@ -31,6 +31,7 @@ __all__ = [
     "make_agent",
     "measurement",
     "model",
+    "threshold_of",
 ]
 
 CALIBRATION_FRAMES, CALIBRATION_SEED = 200, 1
@@ -93,9 +94,14 @@ def make_agent(
     )
 
 
+def threshold_of(variant: str, threshold: float = DEFAULT_THRESHOLD) -> float:
+    """The threshold that one of the `VARIANTS` applies; the dense ones send every change."""
+    return threshold if variant.endswith("delta") else 0.0
+
+
 def model(agent: Agent, variant: str, threshold: float = DEFAULT_THRESHOLD) -> Engine | FloatEngine:
-    """How one of the `VARIANTS` computes; the dense ones send every change."""
-    applied = threshold if variant.endswith("delta") else 0.0
+    """How one of the `VARIANTS` computes."""
+    applied = threshold_of(variant, threshold)
     if variant.startswith("float"):
         return FloatEngine(agent.network, applied)
     return Engine(agent.quantised(applied))

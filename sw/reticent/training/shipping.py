@@ -20,7 +20,7 @@ from ..network import Network
 from ..quantise import DEFAULT_THRESHOLD
 from .files import write_file
 from .jobs import run_jobs
-from .measuring import VARIANTS, Subject, load_network, make_agent, measurement, model
+from .measuring import VARIANTS, Subject, load_network, make_agent, measurement, model, threshold_of
 
 __all__ = [
     "DEFAULT_VARIANTS",
@@ -147,11 +147,7 @@ def ship_agent(
     )
     jobs = {
         variant: measurement(
-            subject,
-            variant,
-            DEFAULT_THRESHOLD if variant.endswith("delta") else 0.0,
-            measurements,
-            episodes=episodes,
+            subject, variant, threshold_of(variant), measurements, episodes=episodes
         )
         for variant in variants
     }

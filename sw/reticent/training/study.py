@@ -20,7 +20,7 @@ from ..quantise import DEFAULT_THRESHOLD
 from .files import write_file
 from .jobs import Job
 from .lottery import Lottery, gradual_settings
-from .measuring import VARIANTS, Subject, measurement
+from .measuring import VARIANTS, Subject, measurement, threshold_of
 from .settings import Settings, from_json
 from .shipping import read_records
 from .trainer import Run, snapshot_name
@@ -175,7 +175,7 @@ def jobs_for(
 
     for subject in subjects:
         for variant in VARIANTS:
-            want(subject, variant, threshold if variant.endswith("delta") else 0.0)
+            want(subject, variant, threshold_of(variant, threshold))
     for game in sweep_games:
         of_game = [subject for subject in subjects if subject.game == game]
         for subject in of_game[:1] + of_game[-1:]:
