@@ -270,7 +270,10 @@ class Core(wiring.Component):
             scanner.source.eq(sequencer.source),
             scanner.everything.eq(sequencer.everything),
             scanner.finished.eq(Cat(lane.finished for lane in lanes)),
-            scanner.fired.eq(Cat(lane.fired for lane in lanes)),
+            *(
+                fired.eq(Cat(lane.fired[address] for lane in lanes))
+                for address, fired in enumerate(scanner.fired)
+            ),
         ]
         threshold = Signal.like(host.thresholds[0])
         with m.Switch(sequencer.phase):
@@ -291,7 +294,10 @@ class Core(wiring.Component):
                 lane.shift.eq(sequencer.source.shift),
                 lane.is_signed.eq(sequencer.source.signed),
                 lane.threshold.eq(threshold),
-                scanner.change[i].eq(lane.change),
+                *(
+                    change[i].eq(lane.change[address])
+                    for address, change in enumerate(scanner.change)
+                ),
                 sequencer.state[i].eq(states[i].acc),
             ]
 

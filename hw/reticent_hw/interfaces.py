@@ -147,8 +147,9 @@ class LoadSignature(wiring.Signature):
 class ScanSignature(wiring.Signature):
     """The threshold pass as a lane sees it.
 
-    With `valid`, the lane reads the neuron at `row` (parameters at `channel`); `SCAN_LATENCY`
-    cycles later it answers on `fired` and `change`, and has stored the new `sent`; `last_row` and
+    With `valid`, the lane reads the `requantisers` neurons from `row` on (parameters from `channel`
+    on; both are multiples of their number); `SCAN_LATENCY` cycles later it answers on `fired` and
+    `change`, an element for each, and has stored the new `sent`; `last_row` and
     `last_column` say where the position lies on its map. With `initialise` instead, the neuron is
     set to its bias. Without either, the row is read and visible on the lane's `state`.
     """

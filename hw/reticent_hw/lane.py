@@ -139,7 +139,9 @@ class Lane(wiring.Component):
     on its way to memory is forwarded. From the fetch of a weight to the write of its accumulator 6
     cycles pass.
 
-    Two state memories hold the neurons of even and of odd layers. A lane may still work on the
+    Two state memories hold the neurons of even and of odd layers, each in a bank for each of the
+    lane's `requantisers`: neuron n is in bank n % requantisers, and so are the channels'
+    parameters. A scan examines neighbouring neurons, one of every bank, in the same cycle. A lane may still work on the
     layer before, while ranges of the `target` already wait behind; it takes the older work first,
     and tells by `finished` when the neurons of the layer before may be examined (`scan`).
 
@@ -186,8 +188,8 @@ class Lane(wiring.Component):
                 "shift": In(SHIFT_BITS),
                 "is_signed": In(1),
                 "threshold": In(THRESHOLD_BITS),
-                "fired": Out(1),
-                "change": Out(signed(DELTA_BITS)),
+                "fired": Out(c.requantisers),
+                "change": Out(data.ArrayLayout(signed(DELTA_BITS), c.requantisers)),
                 "state": Out(row_layout(c, Space.STATE_EVEN)),
                 "answer": Out(answer_bits(c)),
                 "multiplies": Out(1),
@@ -230,8 +232,26 @@ class Lane(wiring.Component):
             m.d.comb += [getattr(rows.load, n).eq(getattr(load, n)) for n in load.signature.members]
             return rows
 
+        # Rows of neurons and channels lie in banks.
+        banks = range(c.requantisers)
+
+        def suffixes(bank: int) -> str:
+            return f"_{bank}" if c.requantisers > 1 else ""
+
+        def in_bank(row: Value, bank: int) -> Value:
+            return row[: c.bank_bits] == bank if c.bank_bits else C(1)
+
         weights = loaded("weights", Space.WEIGHT, c.weight_depth)
-        channels = loaded("channels", Space.CHANNEL, c.channel_depth)
+        channels = []
+        for bank in banks:
+            rows = loaded(
+                f"channels{suffixes(bank)}", Space.CHANNEL, -(-c.channel_depth // c.requantisers)
+            )
+            m.d.comb += [
+                rows.load.row.eq(load.row[c.bank_bits :]),
+                rows.load.valid.eq(load.valid & in_bank(load.row, bank)),
+            ]
+            channels.append(rows.read_port())
 
         # Look the ranges up; keep those that hold a weight.
         waiting = data.StructLayout(
@@ -401,97 +421,112 @@ class Lane(wiring.Component):
             )
         )
 
-        # The threshold pass.
-        m.submodules.requantiser = requantiser = Requantiser(c)
-        channel = channels.read_port()
-        scanned = Signal(row_layout(c, Space.STATE_EVEN))
+        # The threshold pass: a requantiser for each bank.
+        requantisers = []
+        for bank in banks:
+            m.submodules[f"requantiser{suffixes(bank)}"] = requantiser = Requantiser(c)
+            requantisers.append(requantiser)
+        scanned = [Signal(row_layout(c, Space.STATE_EVEN), name=f"scanned_{b}") for b in banks]
         flags = data.StructLayout(
             dict.fromkeys(("valid", "initialise", "last_row", "last_column"), 1)
         )
         reading = [Signal(flags, name=f"reading_{i}") for i in range(READ_LATENCY)]
-        seen = reading[-1]  # of the row that is `scanned`
-        missing = Signal()
+        seen = reading[-1]  # of the rows that are `scanned`
         behind = [
             Signal(
-                data.StructLayout({"row": row.shape(), "acc": scanned.acc.shape()}),
+                data.StructLayout(
+                    {"row": row.shape(), "acc": data.ArrayLayout(sums[0].shape(), c.requantisers)}
+                ),
                 name=f"behind_{i}",
             )
             for i in range(READ_LATENCY + REQUANTISE_LATENCY)
         ]
-        m.d.comb += [
-            channel.addr.eq(scan.channel),
-            requantiser.valid.eq(seen.valid),
-            requantiser.acc.eq(scanned.acc),
-            requantiser.sent.eq(scanned.sent),
+        seen_row = behind[READ_LATENCY - 1].row
+        of_layer = {name: arrived(name) for name in ("shift", "is_signed", "threshold")}
+        for bank, (channel, requantiser) in enumerate(zip(channels, requantisers, strict=True)):
             # A neuron that the map does not have stays at zero, hence silent.
-            missing.eq(
-                (seen.last_row & channel.data.short_rows)
-                | (seen.last_column & channel.data.short_columns)
-            ),
-            requantiser.multiplier.eq(Mux(missing, 0, channel.data.multiplier)),
-            *(
-                getattr(requantiser, name).eq(arrived(name))
-                for name in ("shift", "is_signed", "threshold")
-            ),
-            self.fired.eq(requantiser.fired),
-            self.change.eq(requantiser.change),
-        ]
+            missing = Signal(name=f"missing_{bank}")
+            m.d.comb += [
+                channel.addr.eq(scan.channel[c.bank_bits :]),
+                requantiser.valid.eq(seen.valid),
+                requantiser.acc.eq(scanned[bank].acc),
+                requantiser.sent.eq(scanned[bank].sent),
+                missing.eq(
+                    (seen.last_row & channel.data.short_rows)
+                    | (seen.last_column & channel.data.short_columns)
+                ),
+                requantiser.multiplier.eq(Mux(missing, 0, channel.data.multiplier)),
+                *(getattr(requantiser, name).eq(value) for name, value in of_layer.items()),
+                self.fired[bank].eq(requantiser.fired),
+                self.change[bank].eq(requantiser.change),
+            ]
+            with m.If(in_bank(seen_row, bank)):
+                m.d.sync += self.state.eq(scanned[bank])
         m.d.sync += [
             *(reading[0][n].eq(getattr(scan, n)) for n in flags.members),
             *(later.eq(earlier) for earlier, later in pairwise(reading)),
-            self.state.eq(scanned),
             behind[0].row.eq(scan.row),
             *(later.row.eq(earlier.row) for earlier, later in pairwise(behind)),
-            behind[READ_LATENCY].acc.eq(scanned.acc),
+            *(behind[READ_LATENCY].acc[bank].eq(scanned[bank].acc) for bank in banks),
             *(later.acc.eq(earlier.acc) for earlier, later in pairwise(behind[READ_LATENCY:])),
         ]
 
         # Who has which state memory: work on the layer that it belongs to, else the scan.
         for parity, depth in enumerate((c.state_depth_even, c.state_depth_odd)):
-            name = ("even", "odd")[parity]
-            state = DeepMemory(shape=row_layout(c, Space.STATE_EVEN), depth=depth)
-            m.submodules[f"state_{name}"] = state
-            read, write = state.read_port(), state.write_port()
-            with m.If(multiplied_layer == parity):
-                m.d.comb += old.eq(read.data)
-            with m.If(ready & (ready_layer == parity)):
-                m.d.comb += read.addr.eq(row)
-            with m.Else():
-                m.d.comb += read.addr.eq(scan.row)
-            with m.If(target != parity):
-                m.d.comb += [
-                    scanned.eq(read.data),
-                    write.addr.eq(behind[-1].row),
-                    write.data.acc.eq(behind[-1].acc),
-                    write.data.sent.eq(requantiser.activation),
-                    write.en.eq(self.fired),
-                ]
-                with m.If(seen.initialise):
-                    m.d.comb += [
-                        write.addr.eq(behind[READ_LATENCY - 1].row),
-                        write.data.acc.eq(channel.data.bias),
-                        write.data.sent.eq(0),
-                        write.en.eq(1),
+            for bank, (channel, requantiser) in enumerate(zip(channels, requantisers, strict=True)):
+                name = ("even", "odd")[parity] + suffixes(bank)
+                state = DeepMemory(
+                    shape=row_layout(c, Space.STATE_EVEN), depth=-(-depth // c.requantisers)
+                )
+                m.submodules[f"state_{name}"] = state
+                read, write = state.read_port(), state.write_port()
+
+                def put(address, acc, sent, write=write):
+                    return [
+                        write.addr.eq(address[c.bank_bits :]),
+                        write.data.acc.eq(acc),
+                        write.data.sent.eq(sent),
                     ]
-            with m.If(summed & (summed_layer == parity)):
-                m.d.comb += [
-                    write.addr.eq(rows[2]),
-                    write.data.acc.eq(sums[0]),
-                    write.data.sent.eq(sents[0]),
-                    write.en.eq(1),
-                ]
+
+                with m.If((multiplied_layer == parity) & in_bank(rows[1], bank)):
+                    m.d.comb += old.eq(read.data)
+                with m.If(ready & (ready_layer == parity)):
+                    m.d.comb += read.addr.eq(row[c.bank_bits :])
+                with m.Else():
+                    m.d.comb += read.addr.eq(scan.row[c.bank_bits :])
+                with m.If(target != parity):
+                    m.d.comb += [
+                        scanned[bank].eq(read.data),
+                        *put(behind[-1].row, behind[-1].acc[bank], requantiser.activation),
+                        write.en.eq(requantiser.fired),
+                    ]
+                    with m.If(seen.initialise):
+                        m.d.comb += [
+                            *put(seen_row, channel.data.bias, 0),
+                            write.en.eq(in_bank(seen_row, bank)),
+                        ]
+                with m.If(summed & (summed_layer == parity)):
+                    m.d.comb += [
+                        *put(rows[2], sums[0], sents[0]),
+                        write.en.eq(in_bank(rows[2], bank)),
+                    ]
 
         # What the host reads joins here, each part registered behind its memory.
         asked = {
             space: Signal(name=f"asked_{space.name.lower()}")
             for space in (Space.WEIGHT, Space.CHANNEL, Space.POINTER, Space.STATE_EVEN)
         }
-        start, parameters = Signal(c.weight_address_bits), Signal.like(channel.data)
+        start = Signal(c.weight_address_bits)
+        parameters = Signal(row_layout(c, Space.CHANNEL))
         with m.Switch(load.copy):
             for i, value in enumerate(starts):
                 with m.Case(i):
                     m.d.comb += start.eq(value)
         states = (Space.STATE_EVEN, Space.STATE_ODD)
+        m.d.sync += parameters.eq(0)
+        for bank, channel in enumerate(channels):
+            with m.If(asked[Space.CHANNEL] & in_bank(load.row, bank)):
+                m.d.sync += parameters.eq(channel.data)
         m.d.sync += [
             *(
                 signal.eq(
@@ -500,7 +535,6 @@ class Lane(wiring.Component):
                 )
                 for space, signal in asked.items()
             ),
-            parameters.eq(Mux(asked[Space.CHANNEL], channel.data, 0)),
             self.answer.eq(
                 Value.cast(parameters)
                 | Mux(asked[Space.WEIGHT], Value.cast(stored), 0)

@@ -38,15 +38,16 @@ def group_layout(config: BuildConfig) -> data.StructLayout:
 class NeuronScanner(wiring.Component):
     """Walks the touched positions in raster order, at each through the lanes' channels.
 
-    One group (the same neuron address in every lane) is examined a cycle; groups in which nothing
-    fired cost no more. A lane takes part as soon as it has `finished` the layer: it joins the walk
+    One group (the same `requantisers` neighbouring neuron addresses in every lane) is examined a
+    cycle; groups in which nothing fired cost no more. A lane takes part as soon as it has `finished` the layer: it joins the walk
     wherever that is, and the walk goes round until every lane has seen every group. So the events
     of lanes that finish early feed all lanes while others still work, and no lane waits for the
     slowest one.
 
     The lanes are divided among `streams` serialisers, stream i has lanes `i * lanes / streams` and
-    following. Each sends the events of its lanes, one a cycle; within a group the lowest lane goes
-    first. With `local` the groups leave whole instead, one a cycle: every lane takes its own event.
+    following. Each sends the events of its lanes, one a cycle; within a group the lowest address
+    goes first, and of it the lowest lane. With `local` the groups leave an address at a time
+    instead, one a cycle where something fired: every lane takes its own event.
 
     Members
     -------
@@ -57,7 +58,7 @@ class NeuronScanner(wiring.Component):
     finished : lanes whose neurons may be examined; not looked at in the first
         `lane.TARGET_LATENCY` cycles of a pass
     scan, lanes : a group, and the lanes that it is for; it reaches them in the next cycle, and
-        `fired` and `change` come back from each
+        `fired` and `change` of each address come back from each lane
     local : send groups, not events; stable from `start` until `done`
     events : of each stream, what the neurons send
     groups : of each stream, what the neurons with index `k` of their lanes send
@@ -80,8 +81,10 @@ class NeuronScanner(wiring.Component):
                 "finished": In(c.lanes),
                 "scan": Out(ScanSignature(c)),
                 "lanes": Out(c.lanes),
-                "fired": In(c.lanes),
-                "change": In(data.ArrayLayout(signed(DELTA_BITS), c.lanes)),
+                "fired": In(data.ArrayLayout(c.lanes, c.requantisers)),
+                "change": In(
+                    data.ArrayLayout(data.ArrayLayout(signed(DELTA_BITS), c.lanes), c.requantisers)
+                ),
                 "events": Out(stream.Signature(event_layout(c))).array(c.streams),
                 "groups": Out(stream.Signature(group_layout(c))).array(c.streams),
                 "waiting": Out(1),
@@ -200,7 +203,7 @@ class NeuronScanner(wiring.Component):
         # Much follows from whether a group is issued in this cycle: so what decides it is known
         # before. `present`: there is one, and credit for it; `ends`: it is the last of its row.
         present, credit, ends = Signal(), Signal(), Signal()
-        one_channel = source.channels == 1
+        one_group, two_more = source.channels == c.requantisers, k + 2 * c.requantisers
         following_place = first_of(rest)
         m.d.comb += [
             last.eq(issue & ends),
@@ -210,13 +213,13 @@ class NeuronScanner(wiring.Component):
         ]
         with m.If(issue):
             m.d.sync += [
-                k.eq(Mux(last_channel, 0, k + 1)),
-                last_channel.eq(Mux(last_channel, one_channel, k + 2 == source.channels)),
+                k.eq(Mux(last_channel, 0, k + c.requantisers)),
+                last_channel.eq(Mux(last_channel, one_group, two_more == source.channels)),
                 ends.eq(
                     Mux(
                         last_channel,
-                        one_channel & following_place["alone"],
-                        (k + 2 == source.channels) & alone,
+                        one_group & following_place["alone"],
+                        (two_more == source.channels) & alone,
                     )
                 ),
                 index.eq(index + 1),
@@ -235,8 +238,8 @@ class NeuronScanner(wiring.Component):
                 y.eq(upcoming.y),
                 base.eq(upcoming.base),
                 k.eq(0),
-                last_channel.eq(one_channel),
-                ends.eq(one_channel & upcoming.alone),
+                last_channel.eq(one_group),
+                ends.eq(one_group & upcoming.alone),
             ]
             with m.If(upcoming_wraps):
                 m.d.sync += [lap.eq(~lap), index.eq(0)]
@@ -325,23 +328,29 @@ class NeuronScanner(wiring.Component):
         ]
         # Of each stream, groups in which something fired wait for its serialiser.
         count = c.lanes // c.streams
-        # With the lowest lane that fired and the others, known before they are needed.
+        members = count * c.requantisers  # of a group: every lane's neuron of the first address ...
+        # With the lowest member that fired and the others, known before they are needed. `upper`:
+        # of the second address; `whole`: no member of the other one is left.
         group = data.StructLayout(
             {
                 "y": y.shape(),
                 "x": column.shape(),
-                "sent": group_layout(c),
-                "lane": index_shape(count),
-                "others": unsigned(count),
+                "k": k.shape(),
+                "fired": unsigned(members),
+                "change": data.ArrayLayout(signed(DELTA_BITS), members),
+                "member": index_shape(members),
+                "others": unsigned(members),
                 "single": unsigned(1),
+                "upper": unsigned(1),
+                "whole": unsigned(1),
             }
         )
         arrived_fired, arrived_change = Signal.like(self.fired), Signal.like(self.change)
-        some_fired = Signal(c.streams)
         m.d.sync += [arrived_fired.eq(self.fired), arrived_change.eq(self.change)]
         credits, idle = [], []
         for i in range(c.streams):
             suffix = f"_{i}" if c.streams > 1 else ""
+            mine = slice(i * count, (i + 1) * count)
             m.submodules[f"groups{suffix}"] = groups = fifo.SyncFIFO(
                 width=Shape.cast(group).width, depth=GROUPS
             )
@@ -349,19 +358,26 @@ class NeuronScanner(wiring.Component):
                 Signal(group, name=f"{name}{suffix}") for name in ("answer", "head", "current")
             )
             outstanding = Signal(range(GROUPS + 1), name=f"outstanding{suffix}")
-            who = arrived_fired[i * count : (i + 1) * count]
-            kept = answered & some_fired[i]
-            m.d.sync += some_fired[i].eq(self.fired[i * count : (i + 1) * count].any())
+            some_fired = Signal(name=f"some_fired{suffix}")
+            who = Cat(fired[mine] for fired in arrived_fired)
+            kept = answered & some_fired
+            m.d.sync += some_fired.eq(Cat(fired[mine] for fired in self.fired).any())
             popped = groups.r_en & groups.r_rdy
+            lower_fired = who[:count].any()
+            upper_fired = who[count:].any() if c.requantisers > 1 else C(0)
             m.d.comb += [
                 answer.y.eq(places[-1].y),
                 answer.x.eq(places[-1].x),
-                answer.sent.k.eq(places[-1].k),
-                answer.sent.fired.eq(who),
-                *(answer.sent.change[j].eq(arrived_change[i * count + j]) for j in range(count)),
-                answer.lane.eq(lowest(who)),
+                answer.k.eq(places[-1].k),
+                answer.fired.eq(who),
+                Value.cast(answer.change).eq(
+                    Cat(Value.cast(change[j]) for change in arrived_change for j in range(c.lanes)[mine])
+                ),
+                answer.member.eq(lowest(who)),
                 answer.others.eq(who & (who - 1)),
                 answer.single.eq(~several(who)),
+                answer.upper.eq(~lower_fired),
+                answer.whole.eq(~(lower_fired & upper_fired)),
                 groups.w_data.eq(answer),
                 groups.w_en.eq(kept),
                 head.eq(groups.r_data),
@@ -369,30 +385,44 @@ class NeuronScanner(wiring.Component):
             m.d.sync += outstanding.eq(outstanding + issue - (answered & ~kept) - popped)
             credits.append(outstanding <= GROUPS - 2)  # used a cycle later, so one more may be out
 
-            # Serialise: lowest lane first.
+            # Serialise: lowest member first.
             sending = Signal(name=f"sending{suffix}")
-            lane, others = current.lane, current.others
+            member, others = current.member, current.others
             sent, emptied = Signal(name=f"sent{suffix}"), Signal(name=f"emptied{suffix}")
             events, local_groups = self.events[i], self.groups[i]
+            # Slots of an address follow those of the one before.
+            skip = Mux(member >= count, c.lanes - count, 0) if c.streams > 1 else 0
             m.d.comb += [
                 events.valid.eq(sending & ~self.local),
                 local_groups.valid.eq(sending & self.local),
-                local_groups.p.eq(current.sent),
                 events.p.y.eq(current.y),
                 events.p.x.eq(current.x),
-                events.p.slot.eq(current.sent.k * c.lanes + i * count + lane),
-                events.p.delta.eq(current.sent.change[lane]),
+                events.p.slot.eq(current.k * c.lanes + i * count + member + skip),
+                events.p.delta.eq(current.change[member]),
                 sent.eq(sending & Mux(self.local, local_groups.ready, events.ready)),
-                emptied.eq(~sending | (sent & (self.local | current.single))),
+                emptied.eq(~sending | (sent & Mux(self.local, current.whole, current.single))),
                 groups.r_en.eq(emptied),
             ]
+            for address in range(c.requantisers):
+                here = slice(address * count, (address + 1) * count)
+                with m.If(current.upper == address):
+                    m.d.comb += [
+                        local_groups.p.k.eq(current.k + address),
+                        local_groups.p.fired.eq(current.fired[here]),
+                        *(
+                            local_groups.p.change[j].eq(current.change[address * count + j])
+                            for j in range(count)
+                        ),
+                    ]
             with m.If(emptied):
                 m.d.sync += [sending.eq(groups.r_rdy), current.eq(head)]
             with m.Elif(sent):
                 m.d.sync += [
                     others.eq(others & (others - 1)),
-                    lane.eq(lowest(others)),
+                    member.eq(lowest(others)),
                     current.single.eq(~several(others)),
+                    current.upper.eq(1),
+                    current.whole.eq(1),
                 ]
             idle.append((outstanding == 0) & ~sending)
 

@@ -35,6 +35,7 @@ OF_LANE = (
     "fifo_depth",
 )
 OF_STREAM = ("pointer_depth", "fifo_depth", "map_depth")
+BANKED = ("state_depth_even", "state_depth_odd", "channel_depth")  # a bank for each requantiser
 READERS = {"pointer_depth": 2}  # both ends of a run are looked up at a time, which takes a copy
 
 # What is synthesised: small memories, so that what remains is logic.
@@ -52,6 +53,7 @@ SAMPLED = (
     {"lanes": 4},
     {"lanes": 4, "fifo_depth": 16},
     {"lanes": 4, "streams": 2},
+    {"lanes": 4, "requantisers": 2},
     {"lanes": 8},
 )
 
@@ -83,6 +85,8 @@ def build_area(config: BuildConfig, device: Device) -> Area:
         if use.row_bits:
             count, rows = memories(config, use.choice), use.built
             bits = use.row_bits // count
+            if use.choice in BANKED:
+                count, rows = count * config.requantisers, -(-rows // config.requantisers)
             if use.choice == "queue_depth":  # its rows are divided among the streams
                 count, rows = config.streams, rows // config.streams
             rams[use.name] = count * READERS.get(use.choice, 1) * device.block_rams(rows, bits)
@@ -95,7 +99,7 @@ def _features(config: BuildConfig) -> Any:
     """What LUTs and multipliers are taken to be linear in."""
     c = config
     further, waiting = c.lanes * (c.streams - 1), c.lanes * c.streams * c.fifo_depth
-    return np.array([1, c.lanes, further, waiting], float)
+    return np.array([1, c.lanes, further, waiting, c.lanes * (c.requantisers - 1)], float)
 
 
 @cache

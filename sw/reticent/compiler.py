@@ -36,7 +36,8 @@ class Placement:
 
     `folds[i]` is how the output of layer i is folded, and channels are those of folded maps.
     `groups[i][lane]` lists the channels of layer i in the order of their places in the lane;
-    `per_lane[i]` places are kept in every lane. The output layer is read out in order: channel c
+    `per_lane[i]` places are kept in every lane, whole groups of neurons that are examined in the
+    same cycle. The output layer is read out in order: channel c
     is in lane `c % lanes`. Where it follows a single position, it is `local`: every lane
     multiplies the events of its own neurons for all outputs, and the outputs are the sums over
     the lanes; few outputs would otherwise keep few lanes busy.
@@ -51,10 +52,10 @@ class Placement:
 
     @classmethod
     def balanced(
-        cls, network: QuantisedNetwork, lanes: int, folds: list[Fold], loads: list[Ints]
+        cls, network: QuantisedNetwork, config: BuildConfig, folds: list[Fold], loads: list[Ints]
     ) -> Placement:
         """By loads (frames, folded channels) of each layer."""
-        layers = network.layers
+        layers, lanes, examined = network.layers, config.lanes, config.requantisers
         local = len(layers) > 1 and layers[-1].in_shape[1:] == (1, 1)
         groups = []
         before = np.zeros((len(loads[0]), lanes), np.int64)
@@ -64,7 +65,8 @@ class Placement:
         cost = int(before.max(axis=1).sum())
         outputs = list(range(layers[-1].out_shape[0]))
         groups.append([outputs if local else outputs[lane::lanes] for lane in range(lanes)])
-        return cls(lanes, folds, groups, [max(map(len, g)) for g in groups], local, cost)
+        per_lane = [-(-max(map(len, g)) // examined) * examined for g in groups]
+        return cls(lanes, folds, groups, per_lane, local, cost)
 
     def is_local(self, i: int) -> bool:
         """Whether layer i is local."""
@@ -153,7 +155,7 @@ def _choose_plan(
     for candidate in FOLDS if fold is None else (fold,):
         folds = choose_folds(network, candidate)
         loads = [coarser(m, f, c) for m, f, c in zip(measured, finest, folds, strict=True)]
-        placement = Placement.balanced(network, config.lanes, folds, loads)
+        placement = Placement.balanced(network, config, folds, loads)
         # Finer folds cost memory and examine more neurons, so they must be worth it.
         if best is not None and placement.cost >= best.placement.cost * WORTH:
             continue

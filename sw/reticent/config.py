@@ -32,6 +32,7 @@ class BuildConfig:
     lanes: int = 16
     streams: int = 1  # events that are broadcast in one cycle; divides the lanes
     fifo_depth: int = 64  # column ranges that wait in each lane, of each stream
+    requantisers: int = 1  # neurons of a lane that are examined in one cycle
     queue_depth: int = 2048  # input events that wait while a frame arrives
     stack: int = 4  # frames that the device can remember
     frame_depth: int = 8192  # bytes of one frame, at most
@@ -54,6 +55,7 @@ class BuildConfig:
             "lanes": (1, 64),
             "streams": (1, 8),
             "fifo_depth": (11, 1024),
+            "requantisers": (1, 2),
             "queue_depth": (16, 65536),
             "stack": (1, 8),
             "frame_depth": (1, 65536),
@@ -92,8 +94,9 @@ class BuildConfig:
 
     @classmethod
     def for_lanes(cls, lanes: int, **choices: int) -> BuildConfig:
-        """The default build spread over another number of lanes: the same memory in all, and
-        more streams where an event has too few weights for every lane.
+        """The default build spread over another number of lanes: the same memory in all, more
+        streams where an event has too few weights for every lane, and two requantisers a lane
+        where examining neurons would take longer than the multiplications that they cause.
         """
         base = cls()
         if not isinstance(lanes, int) or not 1 <= lanes <= 64:
@@ -108,6 +111,7 @@ class BuildConfig:
             else math.gcd(lanes, 2)
             if lanes > 16
             else 1,
+            "requantisers": 2 if lanes >= 16 else 1,
             "weight_depth": share(base.weight_depth),
             "state_depth_even": share(base.state_depth_even),
             "state_depth_odd": share(base.state_depth_odd),
@@ -143,6 +147,12 @@ class BuildConfig:
     def state_depth(self) -> int:
         """Rows of the deeper of the two state memories."""
         return max(self.state_depth_even, self.state_depth_odd)
+
+    @property
+    def bank_bits(self) -> int:
+        """Low bits of a neuron's row, and of a channel's, that name the bank it is in: each
+        requantiser has one."""
+        return self.requantisers.bit_length() - 1
 
     @property
     def state_address_bits(self) -> int:

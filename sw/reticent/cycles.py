@@ -145,9 +145,9 @@ class _Lanes(NamedTuple):
 class _Scanner(NamedTuple):
     """The groups of one pass, the walk through them, and the serialisers."""
 
-    groups: Words  # (groups, 3) y, x, channel of the lanes
+    groups: Words  # (groups, 3) y, x, first channel of the lanes
     ranks: Words  # (positions,) first group of each
-    fires: Bits  # (groups,) which lanes fire
+    fires: Bits  # (groups, channels of a group) which lanes fire
     walk: Ints  # see the names below
     finish: Ints  # (lanes,) when it may be examined; NEVER after it joined
     joins: Ints  # (RING, 2) a ring: group and lap at which lanes joined the walk
@@ -157,9 +157,10 @@ class _Scanner(NamedTuple):
     flight: Bits  # (RING,) and the lanes that take part
     members: Bits  # (streams,) lanes of a stream
     serialisers: Ints  # (streams, fields)
-    waiting: Bits  # (streams, RING) groups for the serialiser: which lanes fired
+    waiting: Bits  # (streams, RING, channels) groups for the serialiser: which lanes fired
     waiting_group: Ints  # (streams, RING) and which groups
-    sending: Bits  # (streams,) lanes whose events are still to be sent; 0: idle
+    # Lanes whose events of a channel are still to be sent, and those of the channels after it.
+    sending: Bits  # (streams, channels); the first is 0: idle
 
 
 # Fields of the LAYER, ROW and COLUMN rows, by position; see `layout.row_fields`.
@@ -198,8 +199,9 @@ SINCE, UNTIL, LANE, TAKES = range(4)
 # left, how many lanes have not joined, when the next of them finishes, and before when none does.
 BEGINS, NUMBER, GROUP, LAP, JOINED, PARTED, MISSING, NEXT_FINISH, EARLIEST = range(9)
 # Of _Scanner.serialisers: groups under way or waiting, whether another one may be issued; groups
-# that entered and left `waiting`, whether one left in this cycle; the group that is sent.
-OUTSTANDING, CREDIT, ENTERED, LEFT, LEAVES, CURRENT = range(6)
+# that entered and left `waiting`, whether one left in this cycle; the group that is sent, and which
+# of its channels.
+OUTSTANDING, CREDIT, ENTERED, LEFT, LEAVES, CURRENT, CHANNEL = range(7)
 # Counters: ranges that were offered and that arrived, and when the last one will have; when the
 # last ones did, and the lanes that were idle then.
 # FULL of stream b and the one after it are the first and the end of its full ranges.
@@ -822,18 +824,21 @@ def _begin_pass(
     """
     rows, columns, channels = source[MAP_ROWS], source[MAP_COLUMNS], source[CHANNELS]
     groups, ranks, fires, walk = scanner.groups, scanner.ranks, scanner.fires, scanner.walk
+    together = fires.shape[1]
     number = 0
     for y in range(rows):
         for x in range(columns):
             if everything or marks[y, x]:
                 ranks[y * columns + x] = number
-                for k in range(channels):
+                for k in range(0, channels, together):
                     groups[number, 0], groups[number, 1], groups[number, 2] = y, x, k
-                    fires[number] = NONE
+                    for i in range(together):
+                        fires[number, i] = NONE
                     number += 1
     for neuron in senders:
-        group = ranks[neurons[neuron, 0]] + neurons[neuron, 1]
-        fires[group] |= ONE << np.uint64(neurons[neuron, 2])
+        k = neurons[neuron, 1]
+        group = ranks[neurons[neuron, 0]] + k // together
+        fires[group, k % together] |= ONE << np.uint64(neurons[neuron, 2])
     scanner.flying[:] = -1
     scanner.serialisers[:] = 0
     scanner.serialisers[:, CREDIT] = 1
@@ -846,15 +851,29 @@ def _begin_pass(
 
 
 @inlined
+def _next_channel(b: int, serialisers: Any, sending: Any) -> None:
+    """Where nothing of a channel is left, a serialiser goes on with the next one that has any."""
+    for _ in range(1, sending.shape[1]):
+        if sending[b, 0] == NONE:
+            for k in range(1, sending.shape[1]):
+                sending[b, k - 1] = sending[b, k]
+            sending[b, sending.shape[1] - 1] = NONE
+            serialisers[b, CHANNEL] += 1
+
+
+@inlined
 def _next_group(b: int, serialisers: Any, waiting: Any, waiting_group: Any, sending: Any) -> bool:
     """A serialiser that has nothing left takes the next group; returns whether there is one."""
-    found = sending[b] == NONE and serialisers[b, LEFT] < serialisers[b, ENTERED]
+    found = sending[b, 0] == NONE and serialisers[b, LEFT] < serialisers[b, ENTERED]
     serialisers[b, LEAVES] = found
     if found:
         at = serialisers[b, LEFT] & (RING - 1)
-        sending[b] = waiting[b, at]
+        for k in range(sending.shape[1]):
+            sending[b, k] = waiting[b, at, k]
         serialisers[b, CURRENT] = waiting_group[b, at]
+        serialisers[b, CHANNEL] = 0
         serialisers[b, LEFT] += 1
+        _next_channel(b, serialisers, sending)
     return found
 
 
@@ -922,10 +941,13 @@ def _walk(
     for b in range(streams):
         serialisers[b, OUTSTANDING] += issued - serialisers[b, LEAVES]
         if answered >= 0:
-            fired = fires[answered] & flight[at] & members[b]
-            if fired:
-                entry = serialisers[b, ENTERED] & (RING - 1)
-                waiting[b, entry] = fired
+            entry = serialisers[b, ENTERED] & (RING - 1)
+            any_fired = NONE
+            for k in range(fires.shape[1]):
+                fired = fires[answered, k] & flight[at] & members[b]
+                waiting[b, entry, k] = fired
+                any_fired |= fired
+            if any_fired:
                 waiting_group[b, entry] = answered
                 serialisers[b, ENTERED] += 1
             else:
@@ -1029,7 +1051,7 @@ def _frame(
         elif not first_cycle and active[0] == NONE:
             quiet = True
             for b in range(streams):
-                quiet = quiet and serialisers[b, OUTSTANDING] == 0 and sending[b] == NONE
+                quiet = quiet and serialisers[b, OUTSTANDING] == 0 and sending[b, 0] == NONE
             everyone = walk[NUMBER] == 0 or walk[MISSING] == 0
             source_done = quiet and everyone
             scan_waits = quiet and not everyone
@@ -1039,7 +1061,7 @@ def _frame(
         soon = NEVER
         for b in range(streams):
             filled = 0
-            if now[b, VALID] & FOREMOST or (local and sending[b] != NONE):
+            if now[b, VALID] & FOREMOST or (local and sending[b, 0] != NONE):
                 filled = _full_until(
                     b, t, running, pushed, taken, fifos, order, woken, snapshot, full, count
                 )
@@ -1059,20 +1081,22 @@ def _frame(
                     else:
                         soon = min(soon, head)
             else:
-                if sending[b] != NONE:
+                if sending[b, 0] != NONE:
                     group = serialisers[b, CURRENT]
+                    channel = groups[group, 2] + serialisers[b, CHANNEL]
                     if local:
                         waits = waits or not room
                         if room:
                             moved = True
-                            tap = target[POINTER_BASE] + groups[group, 2]
-                            _offer(way, way_mask, count, t, b, tap, tap + 1, phase, sending[b])
-                            sending[b] = NONE
+                            tap = target[POINTER_BASE] + channel
+                            _offer(way, way_mask, count, t, b, tap, tap + 1, phase, sending[b, 0])
+                            sending[b, 0] = NONE
                     elif entry != NOWHERE:
-                        bit = sending[b] & (~sending[b] + ONE)
-                        sending[b] ^= bit
+                        bit = sending[b, 0] & (~sending[b, 0] + ONE)
+                        sending[b, 0] ^= bit
                         event, y, x = True, groups[group, 0], groups[group, 1]
-                        slot = groups[group, 2] * lane_count + _index(bit)
+                        slot = channel * lane_count + _index(bit)
+                    _next_channel(b, serialisers, sending)
                 if _next_group(b, serialisers, waiting, waiting_group, sending):
                     moved = True
             if event:
@@ -1283,7 +1307,7 @@ class CycleModel:
         scanner = _Scanner(
             groups=ints(groups, 3),
             ranks=ints(rows * columns),
-            fires=np.zeros(groups, np.uint64),
+            fires=np.zeros((groups, config.requantisers), np.uint64),
             walk=np.zeros(EARLIEST + 1, np.int64),
             finish=np.zeros(lanes, np.int64),
             joins=np.zeros((RING, 2), np.int64),
@@ -1294,10 +1318,10 @@ class CycleModel:
             members=np.array(
                 [((1 << per_stream) - 1) << (b * per_stream) for b in range(streams)], np.uint64
             ),
-            serialisers=np.zeros((streams, CURRENT + 1), np.int64),
-            waiting=np.zeros((streams, RING), np.uint64),
+            serialisers=np.zeros((streams, CHANNEL + 1), np.int64),
+            waiting=np.zeros((streams, RING, config.requantisers), np.uint64),
             waiting_group=np.zeros((streams, RING), np.int64),
-            sending=np.zeros(streams, np.uint64),
+            sending=np.zeros((streams, config.requantisers), np.uint64),
         )
         self._cycles = np.zeros(len(image.layers), np.int64)
         self._lost = np.zeros((len(image.layers), len(LOST_CAUSES)), np.int64)

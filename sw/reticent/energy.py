@@ -149,7 +149,7 @@ def _tallies(
     tables = memory_pj(c.map_depth, _bits(c, Space.ROW)) + memory_pj(
         c.map_depth, _bits(c, Space.COLUMN)
     )
-    channel = memory_pj(c.channel_depth, _bits(c, Space.CHANNEL))
+    channel = memory_pj(c.channel_depth // c.requantisers, _bits(c, Space.CHANNEL))
     product = multiply_pj(c.weight_bits, DELTA_BITS) + add_pj(c.accumulator_bits)
     examine = multiply_pj(c.accumulator_bits, c.multiplier_bits) + 2 * add_pj(DELTA_BITS)
     dense_weights = sum(layer.weight.size for layer in network.layers) / c.lanes
@@ -165,7 +165,7 @@ def _tallies(
     ):
         space = Space.STATE_ODD if i % 2 else Space.STATE_EVEN
         depth = c.state_depth_odd if i % 2 else c.state_depth_even
-        state = memory_pj(depth, _bits(c, space))
+        state = memory_pj(depth // c.requantisers, _bits(c, space))
         channels, height, width = layer.out_shape
         last = i == len(network.layers) - 1
         examined = 0.0 if last else touched * channels

@@ -21,7 +21,7 @@ def roomy() -> BuildConfig:
 @pytest.fixture(scope="session")
 def two_streams() -> BuildConfig:
     """The same memories in few lanes, with two events a cycle."""
-    return BuildConfig.for_lanes(6, streams=2, relative_bits=13, **DEPTHS)
+    return BuildConfig.for_lanes(6, streams=2, requantisers=2, relative_bits=13, **DEPTHS)
 
 
 @pytest.fixture(scope="session")
