@@ -141,9 +141,10 @@ class Lane(wiring.Component):
 
     Two state memories hold the neurons of even and of odd layers, each in a bank for each of the
     lane's `requantisers`: neuron n is in bank n % requantisers, and so are the channels'
-    parameters. A scan examines neighbouring neurons, one of every bank, in the same cycle. A lane may still work on the
-    layer before, while ranges of the `target` already wait behind; it takes the older work first,
-    and tells by `finished` when the neurons of the layer before may be examined (`scan`).
+    parameters. A scan examines neighbouring neurons, one of every bank, in the same cycle. A lane
+    may still work on the layer before, while ranges of the `target` already wait behind; it takes
+    the older work first, and tells by `finished` when the neurons of the layer before may be
+    examined (`scan`).
 
     Lanes lie far apart. So whatever comes in is registered first, and whatever goes out comes from
     a register. All lanes are alike, so that they can share one module in a design.

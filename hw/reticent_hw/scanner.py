@@ -39,10 +39,10 @@ class NeuronScanner(wiring.Component):
     """Walks the touched positions in raster order, at each through the lanes' channels.
 
     One group (the same `requantisers` neighbouring neuron addresses in every lane) is examined a
-    cycle; groups in which nothing fired cost no more. A lane takes part as soon as it has `finished` the layer: it joins the walk
-    wherever that is, and the walk goes round until every lane has seen every group. So the events
-    of lanes that finish early feed all lanes while others still work, and no lane waits for the
-    slowest one.
+    cycle; groups in which nothing fired cost no more. A lane takes part as soon as it has
+    `finished` the layer: it joins the walk wherever that is, and the walk goes round until every
+    lane has seen every group. So the events of lanes that finish early feed all lanes while others
+    still work, and no lane waits for the slowest one.
 
     The lanes are divided among `streams` serialisers, stream i has lanes `i * lanes / streams` and
     following. Each sends the events of its lanes, one a cycle; within a group the lowest address
@@ -371,7 +371,11 @@ class NeuronScanner(wiring.Component):
                 answer.k.eq(places[-1].k),
                 answer.fired.eq(who),
                 Value.cast(answer.change).eq(
-                    Cat(Value.cast(change[j]) for change in arrived_change for j in range(c.lanes)[mine])
+                    Cat(
+                        Value.cast(change[j])
+                        for change in arrived_change
+                        for j in range(c.lanes)[mine]
+                    )
                 ),
                 answer.member.eq(lowest(who)),
                 answer.others.eq(who & (who - 1)),

@@ -7,7 +7,7 @@ far. The loads come from a calibration trace.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,29 +16,37 @@ from .fold import Fold
 from .golden import Golden
 from .quantise import QuantisedLayer, QuantisedNetwork
 
-__all__ = ["assign", "channel_loads", "coarser", "lane_loads"]
+__all__ = ["Traffic", "assign", "coarser", "lane_loads", "measure_traffic"]
 
 Ints = npt.NDArray[np.int64]
 
 
-def channel_loads(
-    network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]], folds: list[Fold]
-) -> list[Ints]:
-    """Significant multiplications of each folded output channel in each frame: (frames, channels)
-    a layer.
+class Traffic(NamedTuple):
+    """What a network does on frames."""
 
-    The cold start is left out where there is more than one frame.
-    """
+    # Significant multiplications of each folded output channel in each frame, (frames, channels) a
+    # layer. The cold start is left out where there is more than one frame.
+    loads: list[Ints]
+    # Of every frame the events into each layer, flat indices; see `Golden.fired`.
+    fired: list[list[Ints]]
+
+
+def measure_traffic(
+    network: QuantisedNetwork, frames: list[npt.NDArray[np.uint8]], folds: list[Fold]
+) -> Traffic:
+    """Run consecutive frames through the golden model, maps folded like this."""
     golden = Golden(network)
     loads: list[list[Ints]] = [[] for _ in network.layers]
+    fired = []
     for frame in frames:
         golden.step(frame)
+        fired.append(list(golden.fired))
         for i, (layer, fold) in enumerate(zip(network.layers, folds, strict=True)):
             meets = _tap_events(layer, golden.delta[i] != 0, fold)
             load = np.einsum("oiyx,qiyx->oq", golden.stored[i], meets)
             loads[i].append(load.reshape(-1))
     skip = 1 if len(frames) > 1 else 0
-    return [np.array(layer[skip:], np.int64) for layer in loads]
+    return Traffic([np.array(layer[skip:], np.int64) for layer in loads], fired)
 
 
 def coarser(loads: Ints, fine: Fold, coarse: Fold) -> Ints:

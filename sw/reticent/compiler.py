@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .balance import assign, channel_loads, coarser, lane_loads
+from .balance import assign, coarser, lane_loads, measure_traffic
 from .config import BuildConfig
+from .cycles import CycleModel
 from .errors import UserError
 from .fold import FOLDS, Fold, axes, choose_folds, folded_weights
 from .image import Image, LayerMap
@@ -26,8 +27,6 @@ from .quantise import QuantisedNetwork
 __all__ = ["compile_network"]
 
 Ints = npt.NDArray[np.int64]
-
-WORTH = 0.995  # a finer fold must promise to take less than this part of a coarser one's time
 
 
 @dataclass(frozen=True)
@@ -132,46 +131,39 @@ class _Plan:
         }
 
 
-def _choose_plan(
-    network: QuantisedNetwork,
-    config: BuildConfig,
-    trace: Sequence[npt.NDArray[np.uint8]],
-    fold: Fold | None,
-) -> _Plan:
-    """The plan with the lowest cost among the folds that fit; `fold` leaves no choice.
-
-    Balanced by the loads that the trace measures, or by stored weights where there is none or
-    where what it asks for does not fit.
-    """
-    finest = choose_folds(network, FOLDS[-1])
-    if len(trace):
-        measured = channel_loads(network, list(trace), finest)
-    else:
-        measured = [
-            np.repeat(np.count_nonzero(layer.weight, axis=(1, 2, 3)), fy * fx)[None]
-            for layer, (fy, fx) in zip(network.layers, finest, strict=True)
-        ]
-    best, refusal = None, None
-    for candidate in FOLDS if fold is None else (fold,):
+def _plans(
+    network: QuantisedNetwork, config: BuildConfig, finest: list[Fold], loads: list[Ints],
+    candidates: Sequence[Fold],
+) -> list[_Plan]:  # fmt: skip
+    """The plans that fit among these ways to fold, coarsest first, balanced by `loads` of the
+    `finest` folds; raises UserError where none fits."""
+    plans: list[_Plan] = []
+    refusal = None
+    for candidate in candidates:
         folds = choose_folds(network, candidate)
-        loads = [coarser(m, f, c) for m, f, c in zip(measured, finest, folds, strict=True)]
-        placement = Placement.balanced(network, config, folds, loads)
-        # Finer folds cost memory and examine more neurons, so they must be worth it.
-        if best is not None and placement.cost >= best.placement.cost * WORTH:
+        if any(plan.placement.folds == folds for plan in plans):
             continue
+        coarse = [coarser(m, f, c) for m, f, c in zip(loads, finest, folds, strict=True)]
         try:
-            plan = _Plan(network, config, placement)
+            plan = _Plan(network, config, Placement.balanced(network, config, folds, coarse))
             _check_fit(config, plan.used)
         except UserError as error:
             refusal = refusal or error
             continue
-        best = plan
-    if best is None:
-        if len(trace):  # equal times may put more weights into one lane than equal shares do
-            return _choose_plan(network, config, (), fold)
+        plans.append(plan)
+    if not plans:
         assert refusal is not None
         raise refusal
-    return best
+    return plans
+
+
+def _predicted(
+    image: Image, trace: Sequence[npt.NDArray[np.uint8]], fired: Sequence[Sequence[Ints]]
+) -> int:
+    """Cycles of a trace, without the cold start where there is more."""
+    model = CycleModel(image)
+    cycles = [model.step(frame, events).total for frame, events in zip(trace, fired, strict=True)]
+    return sum(cycles[1:] or cycles)
 
 
 def compile_network(
@@ -183,13 +175,37 @@ def compile_network(
 ) -> Image:
     """Compile. `trace` is an unbroken stretch of frames that the lanes are balanced by.
 
-    `fold` (one of `fold.FOLDS`) says how maps are folded; by default as fits and balances best.
+    `fold` (one of `fold.FOLDS`) says how maps are folded; by default, of those that fit, the one
+    with which the trace takes the fewest cycles by the cycle model. Where there is no trace, or
+    where what it asks for does not fit, lanes are balanced by stored weights, and the busiest lane
+    decides.
     Raises `UserError` with a table when a memory is too small, and with one line when a width is.
     """
-    layers = network.layers
     _check_widths(network, config)
-    plan = _choose_plan(network, config, trace, fold)
-    placement = plan.placement
+    candidates = FOLDS if fold is None else (fold,)
+    finest = choose_folds(network, FOLDS[-1])
+    if len(trace):
+        traffic = measure_traffic(network, list(trace), finest)
+        try:
+            plans = _plans(network, config, finest, traffic.loads, candidates)
+        except UserError:
+            pass  # equal times may put more weights into one lane than equal shares do
+        else:
+            images = [_write_image(network, config, plan) for plan in plans]
+            if len(images) == 1:
+                return images[0]
+            return min(images, key=lambda image: _predicted(image, trace, traffic.fired))
+    weights = [
+        np.repeat(np.count_nonzero(layer.weight, axis=(1, 2, 3)), fy * fx)[None]
+        for layer, (fy, fx) in zip(network.layers, finest, strict=True)
+    ]
+    plans = _plans(network, config, finest, weights, candidates)
+    return _write_image(network, config, min(plans, key=lambda plan: plan.placement.cost))
+
+
+def _write_image(network: QuantisedNetwork, config: BuildConfig, plan: _Plan) -> Image:
+    """The image of a plan."""
+    layers, placement = network.layers, plan.placement
 
     table: dict[str, list[int]] = {}
     rows: list[dict[str, Ints]] = []

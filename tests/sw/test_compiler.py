@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from reticent.agent import SHIPPED, load_agent
-from reticent.balance import assign, channel_loads, coarser, lane_loads
+from reticent.balance import assign, coarser, lane_loads, measure_traffic
 from reticent.compiler import compile_network
 from reticent.config import BuildConfig
+from reticent.cycles import CycleModel
 from reticent.errors import UserError
 from reticent.fold import FOLDS, axes, choose_folds, fold_map, folded_weights
 from reticent.golden import Golden
 from reticent.image import Image
-from reticent.layout import Register, Space, row_fields
+from reticent.layout import Register, Space, row_fields, unpack
 from reticent.memory import memory_uses
 from reticent.network import InputSpec
 from reticent.presets import find_preset
@@ -568,16 +569,16 @@ def test_balance_counts_what_the_lanes_did_before():
     assert lane_loads(loads, [[1], [0]]).tolist() == [[4, 10], [4, 10]]
 
 
-def test_channel_loads_are_the_multiplications_of_each_channel():
+def test_loads_are_the_multiplications_of_each_channel():
     conv = layer([[[[1, 1]]], [[[0, 2]]]], (1, 1, 3), (2, 1, 2))
     outputs = layer(np.ones((1, 2, 1, 2)), (2, 1, 2), (1, 1, 1), stride=(1, 2))
     frames = [np.array([[p]], np.uint8).reshape(1, 3) for p in ([0, 0, 0], [9, 0, 0], [9, 9, 0])]
     small = network(conv, outputs, width=3)
-    loads = channel_loads(small, frames, [(1, 1), (1, 1)])
+    loads = measure_traffic(small, frames, [(1, 1), (1, 1)]).loads
     # Frame 1: pixel 0 meets tap 0 at output 0. Frame 2: pixel 1 meets tap 1 and tap 0.
     assert loads[0].tolist() == [[1, 0], [2, 1]]
     # Folded, each output position is a channel: tap 1 of pixel 1 is output 0, tap 0 output 1.
-    folded = channel_loads(small, frames, [(1, 2), (1, 1)])
+    folded = measure_traffic(small, frames, [(1, 2), (1, 1)]).loads
     assert folded[0].tolist() == [[1, 0, 0, 0], [1, 1, 1, 0]]
 
 
@@ -586,14 +587,46 @@ def test_loads_of_coarser_folds_are_sums(seed):
     quantised = random_network(seed, SMALL)
     frames = random_frames(quantised, seed, 4)
     finest = choose_folds(quantised, FOLDS[-1])
-    measured = channel_loads(quantised, frames, finest)
+    measured = measure_traffic(quantised, frames, finest).loads
     for fold in FOLDS:
         folds = choose_folds(quantised, fold)
         for load, fine, coarse, expected in zip(
-            measured, finest, folds, channel_loads(quantised, frames, folds), strict=True
+            measured, finest, folds, measure_traffic(quantised, frames, folds).loads, strict=True
         ):
             np.testing.assert_array_equal(coarser(load, fine, coarse), expected)
     # All channels together: what the golden model counts.
     golden = Golden(quantised)
     counted = [golden.step(frame).significant for frame in frames][1:]
     np.testing.assert_array_equal([load.sum(axis=1) for load in measured], np.transpose(counted))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_maps_are_folded_as_takes_the_fewest_cycles(seed):
+    quantised = random_network(seed, SMALL)
+    frames = random_frames(quantised, seed, 6)
+    golden = Golden(quantised)
+    fired = [golden.step(frame) and golden.fired for frame in frames]
+
+    def cycles(image):
+        model = CycleModel(image)
+        return sum(
+            model.step(frame, events).total * (t > 0)
+            for t, (frame, events) in enumerate(zip(frames, fired, strict=True))
+        )
+
+    taken = [cycles(compile_network(quantised, ROOMY, frames, fold=fold)) for fold in FOLDS]
+    assert len(set(taken)) > 1
+    assert cycles(compile_network(quantised, ROOMY, frames)) == min(taken)
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_neurons_examined_together_lie_in_different_banks(seed, fold):
+    """A lane's neurons of one position begin in the first bank, and so do their channels."""
+    quantised = random_network(seed, SMALL)
+    build = ROOMY.replace(requantisers=2)
+    image = compile_network(quantised, build, fold=fold)
+    check_image(quantised, image)
+    fields = unpack(build, Space.LAYER, image.memories[Space.LAYER])
+    for name in ("channels", "state_base", "channel_base", "row_stride"):
+        assert not (fields[name] % 2).any(), name
