@@ -214,7 +214,9 @@ def check_channels(quantised, image):
             bias[lane] = [row["bias"] for row in mine]
             multiplier[lane] = [row["multiplier"] for row in mine]
         if image.layers[i].local:
-            np.testing.assert_array_equal(bias.sum(axis=0), described.bias)
+            places = np.zeros(table["channels"], np.int64)
+            places[: len(described.bias)] = described.bias
+            np.testing.assert_array_equal(bias.sum(axis=0), places)
             continue
         k, lane = np.divmod(image.layers[i].slots, lanes)
         classes = int(np.prod(image.layers[i].fold))
@@ -600,7 +602,7 @@ def test_loads_of_coarser_folds_are_sums(seed):
     np.testing.assert_array_equal([load.sum(axis=1) for load in measured], np.transpose(counted))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", (2, 5, 7))  # the finest is best, the middle one, the coarsest
 def test_maps_are_folded_as_takes_the_fewest_cycles(seed):
     quantised = random_network(seed, SMALL)
     frames = random_frames(quantised, seed, 6)
