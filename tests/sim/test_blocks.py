@@ -44,7 +44,7 @@ STREAMS = [pytest.param(n, id=f"{n} streams") for n in (1, 2, 3)]
 
 @pytest.mark.parametrize("streams", STREAMS)
 def test_lane(streams, tmp_path):
-    config = BUILD.replace(lanes=6, streams=streams) if streams == 3 else BUILD
+    config = BUILD.replace(lanes=6, requantisers=2) if streams == 3 else BUILD
     run_bench("lane", config.replace(streams=streams), tmp_path)
 
 
@@ -52,9 +52,11 @@ def test_range_generator(tmp_path):
     run_bench("ranges", BUILD.replace(weight_depth=2048, channel_depth=64), tmp_path)
 
 
-@pytest.mark.parametrize(("lanes", "streams"), [(3, 1), (4, 2)])
-def test_neuron_scanner(lanes, streams, tmp_path):
-    config = BUILD.replace(lanes=lanes, streams=streams, state_depth_even=1024)
+@pytest.mark.parametrize(("lanes", "streams", "requantisers"), [(3, 1, 1), (4, 2, 1), (6, 2, 2)])
+def test_neuron_scanner(lanes, streams, requantisers, tmp_path):
+    config = BUILD.replace(
+        lanes=lanes, streams=streams, requantisers=requantisers, state_depth_even=1024
+    )
     run_bench("scanner", config, tmp_path)
 
 

@@ -602,7 +602,7 @@ def test_loads_of_coarser_folds_are_sums(seed):
     np.testing.assert_array_equal([load.sum(axis=1) for load in measured], np.transpose(counted))
 
 
-@pytest.mark.parametrize("seed", (2, 5, 7))  # the finest is best, the middle one, the coarsest
+@pytest.mark.parametrize("seed", [2, 5, 7])  # the finest is best, the middle one, the coarsest
 def test_maps_are_folded_as_takes_the_fewest_cycles(seed):
     quantised = random_network(seed, SMALL)
     frames = random_frames(quantised, seed, 6)

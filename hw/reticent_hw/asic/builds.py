@@ -15,7 +15,8 @@ IMBALANCE = 165  # weights that the fullest lane holds beyond its share
 def silicon_build(lanes: int, **choices: int) -> BuildConfig:
     """The build of so many lanes that holds the shipped Breakout agent.
 
-    FIFOs are short: they are read in the cycle in which they are asked, so they are flip-flops.
+    FIFOs are short: they are read in the cycle in which they are asked, so they are flip-flops. And
+    a lane has one requantiser, for a second one's flip-flops take energy in every cycle.
     """
     if not isinstance(lanes, int) or not 1 <= lanes <= 64:
         raise UserError(f"lanes is {lanes!r}: give a whole number from 1 to 64")
@@ -25,6 +26,7 @@ def silicon_build(lanes: int, **choices: int) -> BuildConfig:
 
     defaults = {
         "fifo_depth": 16,
+        "requantisers": 1,
         "queue_depth": 512,
         "frame_depth": 7168,
         "layers": 6,

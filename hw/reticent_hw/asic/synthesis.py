@@ -27,10 +27,10 @@ NETLIST, STATISTICS, LOG = "netlist.v", "cells.json", "yosys.log"
 # below the top, and what its cells count for. The first one that matches decides.
 BLOCKS = (
     (r"lane\.parts\.weights", "weight memory"),
-    (r"lane\.parts\.state_(even|odd)", "accumulators"),
-    (r"lane\.parts\.(pointers(_\d+)?|channels)", "pointers, channels"),
+    (r"lane\.parts\.state_(even|odd)(_\d+)?", "accumulators"),
+    (r"lane\.parts\.(pointers|channels)(_\d+)?", "pointers, channels"),
     (r"lane\.parts\.fifo(_\d+)?", "range FIFOs"),
-    (r"lane\.parts\.requantiser", "threshold unit"),
+    (r"lane\.parts\.requantiser(_\d+)?", "threshold unit"),
     (r"lane(\.parts)?", "lane"),
     (r"core\.(scanner|touched_(even|odd)_\d+)", "threshold unit"),
     (r"core\.(encoder|generator_\d+)", "events"),

@@ -25,6 +25,7 @@ TAPS = 64
 PHASES = 24
 DELTA_MAX = 255
 STREAMS = CONFIG.streams
+ADDRESSES = CONFIG.requantisers  # neurons of a scan
 # From an answer of `room` to the last offer that relies on it: what the FIFO's margin leaves.
 ROOM_AGE = CONFIG.fifo_margin - OFFER_LATENCY - ROOM_LATENCY
 
@@ -171,10 +172,16 @@ async def finished(bench: Bench) -> None:
     await bench.cycles(SCAN_AFTER)
 
 
+def random_channel(rng: np.random.Generator) -> int:
+    """The first channel of a scan."""
+    return int(rng.integers(CONFIG.channel_depth // ADDRESSES)) * ADDRESSES
+
+
 async def initialise(bench: Bench, contents: Contents, neurons: Neurons, parity: int) -> None:
     """Set every neuron of one memory to the bias of some channel, one a cycle."""
     bench["target"] = 1 - parity
-    for row, channel in enumerate(bench.rng.integers(CONFIG.channel_depth, size=DEPTHS[parity])):
+    for row in range(DEPTHS[parity]):
+        channel = random_channel(bench.rng) + row % ADDRESSES  # of the same bank
         bench["scan__initialise"], bench["scan__row"] = 1, row
         bench["scan__channel"] = channel
         neurons.acc[parity][row], neurons.sent[parity][row] = contents.bias[channel], 0
@@ -191,26 +198,32 @@ async def examine(
     shift, signed = int(rng.integers(1, 32)), bool(rng.integers(2))
     threshold = int(rng.choice([0, 1, 20, THRESHOLD_MAX]))
     bench["shift"], bench["is_signed"], bench["threshold"] = shift, signed, threshold
-    rows = rng.permutation(DEPTHS[parity])[: rng.integers(DEPTHS[parity])].tolist()
-    rows = [row for row in rows if row not in first] + first[::-1]
+    groups = rng.permutation(np.arange(0, DEPTHS[parity], ADDRESSES))
+    first = list(dict.fromkeys(row - row % ADDRESSES for row in first))
+    rows = [row for row in groups[: rng.integers(len(groups))].tolist() if row not in first]
+    rows += first[::-1]
     pace = Pace(rng)
     expected = [None] * SCAN_LATENCY  # of the requests of the last cycles, oldest first
     while rows or any(expected):
         request = None
         if rows and not pace():
-            row, channel = rows.pop(), int(rng.integers(CONFIG.channel_depth))
+            row, channel = rows.pop(), random_channel(rng)
             last_row, last_column = rng.integers(2, size=2).tolist()
             bench["scan__row"], bench["scan__channel"] = row, channel
             bench["scan__last_row"], bench["scan__last_column"] = last_row, last_column
-            acc, sent = neurons.acc[parity][row], neurons.sent[parity][row]
-            before = sent - 256 if signed and sent > 127 else sent
-            missing = last_row and contents.short_rows[channel]
-            missing |= last_column and contents.short_columns[channel]
-            multiplier = 0 if missing else contents.multiplier[channel]
-            activation = requantise(acc, multiplier, shift, signed)
-            request = (row, int(activation - before), bool(fires(activation, before, threshold)))
-            if request[2]:
-                neurons.sent[parity][row] = activation & 0xFF
+            changes, fired = [], []
+            for i in range(ADDRESSES):
+                acc, sent = neurons.acc[parity][row + i], neurons.sent[parity][row + i]
+                before = sent - 256 if signed and sent > 127 else sent
+                missing = last_row and contents.short_rows[channel + i]
+                missing |= last_column and contents.short_columns[channel + i]
+                multiplier = 0 if missing else contents.multiplier[channel + i]
+                activation = requantise(acc, multiplier, shift, signed)
+                changes.append(int(activation - before))
+                fired.append(bool(fires(activation, before, threshold)))
+                if fired[-1]:
+                    neurons.sent[parity][row + i] = activation & 0xFF
+            request = (row, changes, sum(one << i for i, one in enumerate(fired)))
         bench["scan__valid"] = request is not None
         await bench.middle
         answer = expected.pop(0)
@@ -218,7 +231,7 @@ async def examine(
             bench.check("fired without a request", bench["fired"], 0)
         else:
             row, change, fired = answer
-            got = (bench["change"], bool(bench["fired"]))
+            got = (bench["change"], bench["fired"])
             bench.check(f"row {row}: (change, fired)", got, (change, fired))
         expected.append(request)
         await bench.edge

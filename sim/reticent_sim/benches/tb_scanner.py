@@ -15,10 +15,16 @@ from .common import CONFIG, Bench, Pace, Sink, bench_test
 LANES = CONFIG.lanes
 STREAMS = CONFIG.streams
 PER_STREAM = LANES // STREAMS
+ADDRESSES = CONFIG.requantisers  # of a group
 ALL = (1 << LANES) - 1
 PASSES = 24
 WAY = 1  # cycles from the scanner to the lanes
 SLACK = 2 * EXAMINATION + 20  # cycles that beginning and end of a pass may take
+
+
+def whole(row: int) -> int:
+    """The first row of a group."""
+    return row - row % ADDRESSES
 
 
 @dataclass
@@ -31,22 +37,22 @@ class Layer:
     touched: np.ndarray  # (map rows, map columns)
     everything: bool
     local: bool
-    asked: list[tuple[int, int]] = field(default_factory=list)  # state row, lanes
+    asked: list[tuple[int, int]] = field(default_factory=list)  # first state row, lanes
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Layer":
         rows = int(rng.integers(1, CONFIG.map_rows + 1))
         columns = int(rng.integers(1, CONFIG.map_columns + 1))
         most = min(CONFIG.state_depth // (rows * columns), CONFIG.channel_depth, 6)
-        channels = int(rng.integers(1, most + 1))
+        channels = int(rng.integers(1, most // ADDRESSES + 1)) * ADDRESSES
         size = rows * columns * channels
         source = {
             "rows": rows,
             "columns": columns,
             "channels": channels,
             "row_stride": columns * channels,
-            "state_base": int(rng.integers(CONFIG.state_depth - size + 1)),
-            "channel_base": int(rng.integers(CONFIG.channel_depth - channels + 1)),
+            "state_base": whole(int(rng.integers(CONFIG.state_depth - size + 1))),
+            "channel_base": whole(int(rng.integers(CONFIG.channel_depth - channels + 1))),
         }
         shape = (rows, columns, channels, LANES)
         touched = np.zeros((CONFIG.map_rows, CONFIG.map_columns), bool)
@@ -67,17 +73,20 @@ class Layer:
         return touched | self.everything
 
     def expected_rows(self) -> list[int]:
-        """State rows in raster order, channel by channel."""
+        """First state rows of the groups in raster order."""
         positions = np.flatnonzero(self.examined)[:, None] * self.source["channels"]
-        rows = positions + np.arange(self.source["channels"]) + self.source["state_base"]
+        groups = np.arange(0, self.source["channels"], ADDRESSES)
+        rows = positions + groups + self.source["state_base"]
         return rows.reshape(-1).tolist()
 
     def sent(self, stream: int) -> list[dict]:
         """What a stream must bring: the events of the groups in the order in which they were asked,
-        of a group the lowest lane first; if local, whole groups."""
+        of a group the lowest address first, of it the lowest lane; if local, whole addresses."""
         found: list[dict] = []
         own = slice(stream * PER_STREAM, (stream + 1) * PER_STREAM)
-        for row, lanes in self.asked:
+        for row, lanes in (
+            (first + i, lanes) for first, lanes in self.asked for i in range(ADDRESSES)
+        ):
             y, x, k = self.place(row)
             fired, change = self.answer(row, lanes)
             fired = (fired >> own.start) & ((1 << PER_STREAM) - 1)
@@ -140,7 +149,8 @@ class Lanes:
     async def _answer(self) -> None:
         """`fired` and `change`, SCAN_LATENCY cycles after the request came; noise without one."""
         bench = self.bench
-        answers = deque([(0, [0] * LANES)] * (WAY + SCAN_LATENCY - 1))
+        nothing = [(0, [0] * LANES)] * ADDRESSES
+        answers = deque([nothing] * (WAY + SCAN_LATENCY - 1))
         while True:
             await bench.edge
             lanes = bench["lanes"]
@@ -159,10 +169,12 @@ class Lanes:
                     if lanes >> lane & 1 and (early or not self.finished >> lane & 1):
                         bench.fail(f"lane {lane} is examined before it has finished")
                 self.layer.asked.append((row, lanes))
-                answers.append(self.layer.answer(row, lanes))
+                answers.append([self.layer.answer(row + i, lanes) for i in range(ADDRESSES)])
             else:
-                answers.append((0, bench.rng.integers(-256, 256, LANES).tolist()))
-            bench["fired"], bench["change"] = answers.popleft()
+                noise = bench.rng.integers(-256, 256, (ADDRESSES, LANES)).tolist()
+                answers.append([(0, change) for change in noise])
+            fired, change = zip(*answers.popleft(), strict=True)
+            bench["fired"], bench["change"] = list(fired), list(change)
 
     @property
     def finished(self) -> int:
@@ -271,7 +283,10 @@ async def one_group_and_none(dut):
     rng = player.bench.rng
     for n in range(24):
         layer = Layer.random(rng)
-        layer.source |= {"channels": 1, "row_stride": layer.source["columns"]}
+        layer.source |= {
+            "channels": ADDRESSES,
+            "row_stride": layer.source["columns"] * ADDRESSES,
+        }
         layer.everything = False
         layer.touched[:] = False
         if n % 2:
@@ -389,7 +404,7 @@ async def one_event_or_group_a_cycle(dut):
         layer = Layer.random(player.bench.rng)
         layer.everything, layer.local = True, local
         layer.fired[:] = True
-        words = len(layer.expected_rows()) * (1 if local else PER_STREAM)
+        words = len(layer.expected_rows()) * ADDRESSES * (1 if local else PER_STREAM)
         spent = await player.play(layer, pace=0)
         most = words + layer.source["rows"] + SLACK
         if not words <= spent <= most:
