@@ -80,8 +80,9 @@ class Requantiser(wiring.Component):
         acc, multiplier = Signal.like(self.acc), Signal.like(self.multiplier)
         product = Signal(signed(len(self.acc) + len(self.multiplier)))
         half = min(len(acc) - 1, len(multiplier))
-        low = Signal(half + len(multiplier))
-        high = Signal(signed(len(product) - half))
+        # Never reset, so that they may be the multipliers' own registers.
+        low = Signal(half + len(multiplier), reset_less=True)
+        high = Signal(signed(len(product) - half), reset_less=True)
         m.d.sync += [
             acc.eq(self.acc),
             multiplier.eq(self.multiplier),
@@ -366,7 +367,11 @@ class Lane(wiring.Component):
         stored = weight.data
         row = Signal(c.state_address_bits)
         factor, change = Signal.like(deltas[0]), Signal.like(deltas[0])
-        products = [Signal(signed(c.weight_bits + DELTA_BITS), name=f"product_{i}") for i in (0, 1)]
+        # Never reset, so that the first may be the multiplier's own register.
+        products = [
+            Signal(signed(c.weight_bits + DELTA_BITS), name=f"product_{i}", reset_less=True)
+            for i in (0, 1)
+        ]
         m.d.sync += [
             fetched.eq(active),
             *(later.eq(earlier) for earlier, later in pairwise(stages)),

@@ -7,7 +7,7 @@ import pytest
 from reticent_hw.boards.copies import FEW, TOGETHER, copy_registers
 from reticent_hw.boards.floorplan import MULTIPLIER_ROWS, ROWS, place_blocks, place_multipliers
 from reticent_hw.boards.netlist import finish
-from reticent_hw.boards.output_registers import absorb
+from reticent_hw.boards.output_registers import BLOCK, MULTIPLIER, absorb
 
 CLOCK, ENABLE = 2, 3
 
@@ -59,7 +59,7 @@ def module(**cells):
 class TestOutputRegisters:
     def test_registers_move_into_the_block(self):
         m = module(b=block([10, 11]), r0=register(10, 20), r1=register(11, 21), g=gate(20))
-        assert absorb(m) == 1
+        assert absorb(m)[BLOCK] == 1
         assert set(m["cells"]) == {"b", "g"}
         b = m["cells"]["b"]
         assert b["parameters"] == {"REGMODE_A": "OUTREG", "REGMODE_B": "NOREG"}
@@ -68,11 +68,11 @@ class TestOutputRegisters:
 
     def test_their_enable_becomes_the_block_s(self):
         m = module(b=block([10], "B"), r=register(10, 20, CE=ENABLE))
-        assert absorb(m) == 1
+        assert absorb(m)[BLOCK] == 1
         assert m["cells"]["b"]["connections"]["OCEB"] == [ENABLE]
 
     def test_bits_that_nobody_reads_do_not_matter(self):
-        assert absorb(module(b=block([10, 11]), r=register(10, 20))) == 1
+        assert absorb(module(b=block([10, 11]), r=register(10, 20)))[BLOCK] == 1
 
     @pytest.mark.parametrize(
         "others",
@@ -87,13 +87,54 @@ class TestOutputRegisters:
     def test_otherwise_they_stay(self, others):
         m = module(b=block([10, 11]), r0=register(10, 20), **others)
         before = json.dumps(m)
-        assert absorb(m) == 0
+        assert absorb(m)[BLOCK] == 0
         assert json.dumps(m) == before
 
     def test_an_output_of_the_design_stays(self):
         m = module(b=block([10]), r=register(10, 20))
         m["ports"] = {"o": {"direction": "output", "bits": [10]}}
-        assert absorb(m) == 0
+        assert absorb(m)[BLOCK] == 0
+
+
+def multiplier(outputs):
+    """A multiplier that gives `outputs` (nets), as Yosys writes it: without a clock."""
+    connections = {f"P{i}": [net] for i, net in enumerate(outputs)}
+    return {
+        "type": "MULT18X18D",
+        "parameters": {},
+        "attributes": {},
+        "port_directions": dict.fromkeys(connections, "output"),
+        "connections": connections,
+    }
+
+
+class TestMultiplierRegisters:
+    def test_registers_move_into_the_multiplier(self):
+        m = module(x=multiplier([10, 11, 12]), r0=register(10, 20), r1=register(11, 21))
+        assert absorb(m) == {BLOCK: 0, MULTIPLIER: 1}
+        assert set(m["cells"]) == {"x"}
+        x = m["cells"]["x"]
+        assert x["parameters"]["REG_OUTPUT_CLK"] == "CLK0"
+        nets = x["connections"]
+        assert (nets["P0"], nets["P1"], nets["P2"]) == ([20], [21], [12])
+        assert (nets["CLK0"], nets["CE0"], nets["RST0"]) == ([CLOCK], ["1"], ["0"])
+        assert set(x["port_directions"]) == set(nets)
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            {"r1": register(11, 21), "g": gate(10)},
+            {"g": gate(11)},
+            {"r1": register(11, 21, CE=ENABLE)},
+            {"r1": register(11, 21, CLK=9)},
+            {"r1": register(11, 21, LSR=9)},
+        ],
+    )
+    def test_otherwise_they_stay(self, others):
+        m = module(x=multiplier([10, 11]), r0=register(10, 20), **others)
+        before = json.dumps(m)
+        assert absorb(m)[MULTIPLIER] == 0
+        assert json.dumps(m) == before
 
 
 def lanes(count, blocks, shared):

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from .output_registers import BLOCK
+from .output_registers import BLOCK, MULTIPLIER
 
 __all__ = ["LANE", "place_blocks", "place_multipliers"]
 
@@ -24,7 +24,6 @@ COLUMNS = (
 )  # fmt: skip
 # A multiplier is X<column>/Y<row>/MULT18_<0, 1, 4 or 5>, in groups of four that begin in the same
 # columns as four blocks do; the number is also how many columns it is from there.
-MULTIPLIER = "MULT18X18D"
 MULTIPLIER_ROWS = (10, 34, 58)
 MULTIPLIERS = (0, 1, 4, 5)
 CENTRAL = ROWS[1:3]  # rows next to the middle of the device

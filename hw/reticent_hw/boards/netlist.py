@@ -1,6 +1,6 @@
 """A step between Yosys and nextpnr for ECP5: `python -m reticent_hw.boards.netlist NETLIST.json`.
 
-Gives block memories their output registers, them and multipliers their places, and registers that
+Gives block memories and multipliers their output registers and their places, and registers that
 all lanes read a copy for each few lanes; see `output_registers`, `floorplan` and `copies`.
 """
 
@@ -20,7 +20,8 @@ def finish(path: Path) -> None:
     """Change the netlist in a file."""
     netlist = json.loads(path.read_text())
     (top,) = (m for m in netlist["modules"].values() if int(m["attributes"].get("top", "0"), 2))
-    print(f"output registers of block memories: {absorb(top)}")
+    for kind, count in absorb(top).items():
+        print(f"output registers of {kind}: {count}")
     print(f"block memories with a place: {place_blocks(top)}")
     print(f"multipliers with a place: {place_multipliers(top)}")
     print(f"copies of registers that lanes share: {copy_registers(top)}")

@@ -1,21 +1,22 @@
-"""Moves registers into the block memories that they follow, in a netlist for ECP5.
+"""Moves registers into the block memories and multipliers that they follow, in a netlist for ECP5.
 
-A block memory of an ECP5 answers late, but has a register at its outputs that answers early. Yosys
-does not use it: a register right behind a block stays one in logic.
+Both answer late, but have a register at their outputs that answers early. Yosys does not use it: a
+register right behind one of them stays one in logic.
 """
 
 from collections import defaultdict
 from typing import Any
 
-__all__ = ["BLOCK", "REGISTER", "absorb"]
+__all__ = ["BLOCK", "MULTIPLIER", "REGISTER", "absorb"]
 
-BLOCK, REGISTER = "DP16KD", "TRELLIS_FF"
+BLOCK, MULTIPLIER, REGISTER = "DP16KD", "MULT18X18D", "TRELLIS_FF"
 SIDES = "AB"
 ZERO, ONE = "0", "1"
 
 
 def _enable(register: dict[str, Any], clock: Any) -> Any | None:
-    """The net that lets a register move; None when a block's register cannot do what it does."""
+    """The net that lets a register move; None when a register of such a cell
+    cannot do what it does."""
     parameters, nets = register["parameters"], register["connections"]
 
     def mode(name: str) -> str:
@@ -29,11 +30,31 @@ def _enable(register: dict[str, Any], clock: Any) -> Any | None:
     return nets["CE"][0] if mode("CEMUX") == "CE" else None
 
 
-def absorb(module: dict[str, Any]) -> int:
-    """Use the output registers of a module's blocks where they fit; how many ports have one now.
+def _followers(
+    cells: dict[str, Any], readers: dict[int, list[str | None]], outputs: dict[str, int]
+) -> dict[str, str] | None:
+    """The register behind each output (port and net); None where one goes anywhere else, too."""
+    found = {}
+    for port, net in outputs.items():
+        names = readers[net]
+        if len(names) != 1 or names[0] is None:
+            return None
+        found[port] = names[0]
+    return found
 
-    A port's register is used when each of its bits that is used goes to a register and nowhere
-    else, and these registers share clock and enable and are never reset.
+
+def _replace(cells: dict[str, Any], cell: dict[str, Any], followers: dict[str, str]) -> None:
+    """Outputs of a cell become those of the registers behind them."""
+    for port, name in followers.items():
+        cell["connections"][port] = cells.pop(name)["connections"]["Q"]
+
+
+def absorb(module: dict[str, Any]) -> dict[str, int]:
+    """Use the output registers of a module's blocks and multipliers where they fit; how many of
+    each have one now.
+
+    A register is used when each of the bits that are used goes to a register and nowhere else, and
+    these registers share clock and enable and are never reset. A multiplier's is always enabled.
     """
     cells = module["cells"]
     readers: dict[int, list[str | None]] = defaultdict(list)
@@ -47,30 +68,43 @@ def absorb(module: dict[str, Any]) -> int:
         for net in port["bits"]:
             readers[net].append(None)
 
-    used = 0
-    for block in [cell for cell in cells.values() if cell["type"] == BLOCK]:
-        nets, parameters = block["connections"], block["parameters"]
-        for side in SIDES:
-            outputs = [
-                port
-                for port in nets
-                if port.startswith(f"DO{side}") and nets[port] and readers.get(nets[port][0])
-            ]
-            if not outputs or parameters[f"REGMODE_{side}"] != "NOREG":
+    def read(cell: dict[str, Any], prefix: str) -> dict[str, int]:
+        nets = cell["connections"]
+        return {
+            port: nets[port][0]
+            for port in nets
+            if port.startswith(prefix) and nets[port] and readers.get(nets[port][0])
+        }
+
+    used = {BLOCK: 0, MULTIPLIER: 0}
+    for cell in list(cells.values()):
+        nets, parameters = cell["connections"], cell["parameters"]
+        if cell["type"] == BLOCK:
+            for side in SIDES:
+                followers = _followers(cells, readers, read(cell, f"DO{side}"))
+                if not followers or parameters[f"REGMODE_{side}"] != "NOREG":
+                    continue
+                clock = nets[f"CLK{side}"][0]
+                enables = {_enable(cells[name], clock) for name in followers.values()}
+                if len(enables) != 1 or None in enables:
+                    continue
+                parameters[f"REGMODE_{side}"] = "OUTREG"
+                nets[f"OCE{side}"] = [enables.pop()]
+                _replace(cells, cell, followers)
+                used[BLOCK] += 1
+        elif cell["type"] == MULTIPLIER:
+            followers = _followers(cells, readers, read(cell, "P"))
+            if not followers or "REG_OUTPUT_CLK" in parameters:
                 continue
-            followers = {}
-            enables = set()
-            for port in outputs:
-                found = readers[nets[port][0]]
-                name = found[0] if len(found) == 1 else None
-                enable = _enable(cells[name], nets[f"CLK{side}"][0]) if name else None
-                enables.add(enable)
-                followers[port] = name
-            if len(enables) != 1 or None in enables:
+            clock = cells[next(iter(followers.values()))]["connections"]["CLK"][0]
+            if {_enable(cells[name], clock) for name in followers.values()} != {ONE}:
                 continue
-            parameters[f"REGMODE_{side}"] = "OUTREG"
-            nets[f"OCE{side}"] = [enables.pop()]
-            for port, name in followers.items():
-                nets[port] = cells.pop(name)["connections"]["Q"]
-            used += 1
+            parameters |= {
+                "REG_OUTPUT_CLK": "CLK0", "REG_OUTPUT_CE": "CE0", "REG_OUTPUT_RST": "RST0"
+            }  # fmt: skip
+            for port, net in (("CLK0", clock), ("CE0", ONE), ("RST0", ZERO)):
+                nets[port] = [net]
+                cell["port_directions"][port] = "input"
+            _replace(cells, cell, followers)
+            used[MULTIPLIER] += 1
     return used
