@@ -8,20 +8,24 @@ from reticent.config import BuildConfig
 from reticent.cycles import CycleModel
 from reticent.fold import FOLDS, Fold
 from reticent.golden import Golden
-from reticent.random_networks import random_frames, random_network
+from reticent.random_networks import Limits, random_frames, random_network
 from reticent_sim.backend import sim_backend
 
 FRAMES = 24
 QUICK = range(12)
 ALL = range(100)
+# Of networks that the default builds hold, whatever the number of lanes.
+SMALLER = Limits(input_size=20, map_size=12, channels=32, neurons=1600, kernel=6)
 
 
-def compare(seed: int, config: BuildConfig, fold: Fold | None = None) -> None:
+def compare(
+    seed: int, config: BuildConfig, fold: Fold | None = None, limits: Limits | None = None
+) -> None:
     """Two episodes of a network on golden model and device; the cycle model predicts the counters.
 
     `fold` is one for every seed in turns unless given.
     """
-    network = random_network(seed)
+    network = random_network(seed, limits)
     frames = random_frames(network, seed, FRAMES)
     fold = fold or FOLDS[seed % len(FOLDS)]
     image = compile_network(network, config, frames[:3], fold=fold)
@@ -81,3 +85,11 @@ def test_five_lanes(seed, roomy):
     depths = {name: getattr(roomy, name) for name in ("state_depth_odd", "state_depth_even")}
     depths |= {name: getattr(roomy, name) for name in ("pointer_depth", "weight_depth")}
     compare(seed, BuildConfig.for_lanes(5, relative_bits=13, **depths))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [8, 32, 64])
+@pytest.mark.parametrize("seed", ALL)
+def test_default_builds(seed, lanes):
+    """The builds that the bench measures."""
+    compare(seed, BuildConfig.for_lanes(lanes), limits=SMALLER)

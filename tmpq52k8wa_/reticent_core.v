@@ -7322,7 +7322,7 @@ module \reticent_core.core.host (commands__payload, commands__valid, replies__re
       5'h01:
           \$169  = 32'd2;
       5'h02:
-          \$169  = 32'd3605340533;
+          \$169  = 32'd1160091906;
       5'h03:
           \$169  = { 30'h00000000, initialising, \$108  };
       5'h09:
@@ -15413,7 +15413,7 @@ module \reticent_lane.parts (go, offer, range, target, \scan__valid$11 , \scan__
   reg layer_3 = 1'h0;
   reg layer_4 = 1'h0;
   reg layer_5 = 1'h0;
-  wire [6:0] level;
+  wire [4:0] level;
   input load__copy;
   wire load__copy;
   wire \load__copy$119 ;
@@ -15613,7 +15613,7 @@ module \reticent_lane.parts (go, offer, range, target, \scan__valid$11 , \scan__
   wire [43:0] w_data;
   wire w_en;
   wire wanted;
-  assign \$1  = level <= 6'h37;
+  assign \$1  = level <= 3'h7;
   assign \$3  = current[10:0] + 1'h1;
   assign \$4  = arrived_go ? { 7'h00, \$3  } : load__row;
   assign \$5  = current[10:0] + 2'h2;
@@ -17216,33 +17216,33 @@ module \reticent_lane.parts.fifo (rst, w_en, r_rdy, r_data, restart, w_port__dat
   wire \$11 ;
   wire \$12 ;
   wire \$13 ;
-  wire [7:0] \$14 ;
-  reg [5:0] \$15 ;
-  reg [5:0] \$16 ;
-  reg [6:0] \$17 ;
-  wire [6:0] \$2 ;
+  wire [5:0] \$14 ;
+  reg [3:0] \$15 ;
+  reg [3:0] \$16 ;
+  reg [4:0] \$17 ;
+  wire [4:0] \$2 ;
   wire \$3 ;
-  wire [6:0] \$4 ;
+  wire [4:0] \$4 ;
   wire \$5 ;
   wire \$6 ;
   wire \$7 ;
   wire \$8 ;
-  wire [7:0] \$9 ;
+  wire [5:0] \$9 ;
   input clk;
   wire clk;
-  (* init = 6'h00 *)
-  wire [5:0] consume;
-  output [6:0] level;
-  reg [6:0] level = 7'h00;
-  (* init = 6'h00 *)
-  wire [5:0] produce;
+  (* init = 4'h0 *)
+  wire [3:0] consume;
+  output [4:0] level;
+  reg [4:0] level = 5'h00;
+  (* init = 4'h0 *)
+  wire [3:0] produce;
   output [43:0] r_data;
   wire [43:0] r_data;
   input r_en;
   wire r_en;
-  (* init = 7'h00 *)
-  wire [6:0] r_level;
-  reg [5:0] r_port__addr = 6'h00;
+  (* init = 5'h00 *)
+  wire [4:0] r_level;
+  reg [3:0] r_port__addr = 4'h0;
   wire [43:0] r_port__data;
   output r_rdy;
   wire r_rdy;
@@ -17253,14 +17253,14 @@ module \reticent_lane.parts.fifo (rst, w_en, r_rdy, r_data, restart, w_port__dat
   wire [43:0] w_data;
   input w_en;
   wire w_en;
-  (* init = 7'h00 *)
-  wire [6:0] w_level;
-  reg [5:0] w_port__addr = 6'h00;
+  (* init = 5'h00 *)
+  wire [4:0] w_level;
+  reg [3:0] w_port__addr = 4'h0;
   input [43:0] w_port__data;
   wire [43:0] w_port__data;
   wire w_port__en;
   wire w_rdy;
-  assign w_rdy = level != 7'h40;
+  assign w_rdy = level != 5'h10;
   assign r_rdy = | level;
   assign w_port__en = w_en & w_rdy;
   assign \$1  = w_rdy & w_en;
@@ -17284,8 +17284,8 @@ module \reticent_lane.parts.fifo (rst, w_en, r_rdy, r_data, restart, w_port__dat
   always @(posedge clk)
     level <= \$17 ;
   reticent_memory_async #(
-    .ADDRESS(32'd6),
-    .DEPTH(32'd64),
+    .ADDRESS(32'd4),
+    .DEPTH(32'd16),
     .WIDTH(32'd44)
   ) storage (
     .clk(clk),
@@ -17299,42 +17299,42 @@ module \reticent_lane.parts.fifo (rst, w_en, r_rdy, r_data, restart, w_port__dat
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
     \$15  = w_port__addr;
     if (\$1 ) begin
-      \$15  = \$2 [5:0];
+      \$15  = \$2 [3:0];
     end
     if (restart) begin
-      \$15  = 6'h00;
+      \$15  = 4'h0;
     end
     if (rst) begin
-      \$15  = 6'h00;
+      \$15  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
     \$16  = r_port__addr;
     if (\$3 ) begin
-      \$16  = \$4 [5:0];
+      \$16  = \$4 [3:0];
     end
     if (restart) begin
-      \$16  = 6'h00;
+      \$16  = 4'h0;
     end
     if (rst) begin
-      \$16  = 6'h00;
+      \$16  = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2355:dump_module$3 ) begin end
     \$17  = level;
     if (\$8 ) begin
-      \$17  = \$9 [6:0];
+      \$17  = \$9 [4:0];
     end
     if (\$13 ) begin
-      \$17  = \$14 [6:0];
+      \$17  = \$14 [4:0];
     end
     if (restart) begin
-      \$17  = 7'h00;
+      \$17  = 5'h00;
     end
     if (rst) begin
-      \$17  = 7'h00;
+      \$17  = 5'h00;
     end
   end
   assign w_level = level;
