@@ -25,7 +25,7 @@ from .config import BuildConfig
 from .errors import ToolError
 from .memory import memory_uses
 
-__all__ = ["Area", "build_area", "memories"]
+__all__ = ["Area", "banks", "build_area", "memories"]
 
 SAMPLES = Path(__file__).with_name("area.json")
 
@@ -78,6 +78,11 @@ def memories(config: BuildConfig, choice: str) -> int:
     return lanes * (config.streams if choice in OF_STREAM else 1)
 
 
+def banks(config: BuildConfig, choice: str) -> int:
+    """In how many parts the rows of each memory of a kind lie."""
+    return config.requantisers if choice in BANKED else 1
+
+
 def build_area(config: BuildConfig, device: Device) -> Area:
     """Block memories, LUTs and multipliers of a build on a device."""
     rams = {}
@@ -85,8 +90,8 @@ def build_area(config: BuildConfig, device: Device) -> Area:
         if use.row_bits:
             count, rows = memories(config, use.choice), use.built
             bits = use.row_bits // count
-            if use.choice in BANKED:
-                count, rows = count * config.requantisers, -(-rows // config.requantisers)
+            parts = banks(config, use.choice)
+            count, rows = count * parts, -(-rows // parts)
             if use.choice == "queue_depth":  # its rows are divided among the streams
                 count, rows = config.streams, rows // config.streams
             rams[use.name] = count * READERS.get(use.choice, 1) * device.block_rams(rows, bits)

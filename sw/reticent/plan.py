@@ -1,22 +1,23 @@
 """Choosing a build: every candidate's cycles by the cycle model and its cost by the memory table.
 
-Candidates differ in lanes, streams and FIFO depth; each takes the depths that the network fills,
-rounded up to what its block memories hold anyway. The trace that judges them is played by the
-agent itself. To be quick, candidates are balanced by a short stretch of the agent's recorded
-frames; `finish` compiles the chosen one as `reticent compile` will, and counts again.
+Candidates differ in lanes, streams, requantisers and FIFO depth; each takes the depths that the
+network fills, rounded up to what its block memories hold anyway. The trace that judges them is
+played by the agent itself. To be quick, candidates are balanced by a short stretch of the agent's
+recorded frames; `finish` compiles the chosen one as `reticent compile` will, and counts again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .agent import Agent
-from .area import Area, build_area, memories
+from .area import Area, banks, build_area, memories
 from .atari import record_trace
 from .backends import golden_model, quantised
 from .boards import Board, Device
@@ -31,10 +32,12 @@ from .quantise import QuantisedNetwork, Thresholds
 __all__ = [
     "FIFOS",
     "LANES",
+    "REQUANTISERS",
     "STREAMS",
     "Candidate",
     "Choice",
     "Explorer",
+    "Shape",
     "choose",
     "fitted",
     "pareto",
@@ -43,6 +46,7 @@ __all__ = [
 
 LANES = (2, 4, 8, 16, 32, 64)
 STREAMS = (1, 2)
+REQUANTISERS = (1, 2)
 FIFOS = (16, 32, 64)
 
 BALANCING = 32  # recorded frames by which a candidate is balanced; the chosen build gets all
@@ -85,6 +89,7 @@ class Candidate:
         return {
             "lanes": self.config.lanes,
             "streams": self.config.streams,
+            "requantisers": self.config.requantisers,
             "fifo_depth": self.config.fifo_depth,
             "cycles": {"mean": self.cycles, "p99": self.p99, "worst": self.worst},
             "decisions_per_second": clock_hz / self.cycles,
@@ -128,12 +133,12 @@ class Explorer:
         self._network = quantised(agent, thresholds, BuildConfig())
         self._trace = _record(agent.game, self._network, steps, seed)
 
-    def explore(self, shapes: Iterable[tuple[int, int]], fifos: Sequence[int]) -> list[Candidate]:
-        """A candidate for each (lanes, streams) with each FIFO depth, whether it fits or not."""
+    def explore(self, shapes: Iterable[Shape], fifos: Sequence[int]) -> list[Candidate]:
+        """A candidate for each shape with each FIFO depth, whether it fits or not."""
         found = []
         stretch = list(self._agent.calibration[:BALANCING])
-        for lanes, streams in shapes:
-            config = BuildConfig(lanes=lanes, streams=streams, **ROOMY)
+        for shape in shapes:
+            config = BuildConfig(**shape._asdict(), **ROOMY)
             name = _name(config)
             self._show(f"{name}: compiling")
             image = compile_network(self._network, config, stretch)
@@ -152,18 +157,31 @@ class Explorer:
         return _candidate(image, self._trace, self._board)
 
 
-def shapes(lanes: Iterable[int], streams: Iterable[int]) -> list[tuple[int, int]]:
-    """All (lanes, streams) whose streams divide the lanes, fewest lanes first."""
-    pairs = [(n, s) for n in sorted(set(lanes)) for s in sorted(set(streams))]
-    found = [(n, s) for n, s in pairs if s > 0 and n % s == 0]
+class Shape(NamedTuple):
+    """What candidates differ in, besides their FIFOs."""
+
+    lanes: int
+    streams: int
+    requantisers: int
+
+
+def shapes(
+    lanes: Iterable[int], streams: Iterable[int], requantisers: Iterable[int]
+) -> list[Shape]:
+    """All shapes whose streams divide the lanes, fewest lanes first."""
+    every = product(*(sorted(set(numbers)) for numbers in (lanes, streams, requantisers)))
+    found = [Shape(*one) for one in every if one[1] > 0 and one[0] % one[1] == 0]
     if not found:
         raise UserError("no candidate: give numbers of streams that divide numbers of lanes")
     return found
 
 
 def _name(config: BuildConfig) -> str:
-    """Lanes and streams in words."""
-    return f"{config.lanes} lanes" + (f", {config.streams} streams" * (config.streams > 1))
+    """A build's shape in words."""
+    words = [f"{config.lanes} lanes"]
+    words += [f"{config.streams} streams"] * (config.streams > 1)
+    words += [f"{config.requantisers} requantisers"] * (config.requantisers > 1)
+    return ", ".join(words)
 
 
 def _record(game: str, network: QuantisedNetwork, steps: int, seed: int) -> Steps:
@@ -219,7 +237,9 @@ def fitted(image: Image, device: Device) -> BuildConfig:
     for use in memory_uses(config, image.used):
         if use.used is None or use.choice in LIMITS or use.choice == "stack":
             continue
-        depth = _filled(use.built, use.row_bits // memories(config, use.choice), device)
+        parts = banks(config, use.choice)
+        bits = use.row_bits // memories(config, use.choice)
+        depth = parts * _filled(-(-use.built // parts), bits, device)
         deeper = config.replace(**{use.choice: max(depth, getattr(config, use.choice))})
         # More rows may need longer addresses, and these wider rows elsewhere.
         if build_area(deeper, device).blocks == blocks:

@@ -16,7 +16,7 @@ from reticent.config import BuildConfig
 from reticent.cycles import CycleModel
 from reticent.engine import Engine
 from reticent.errors import UserError
-from reticent.plan import Candidate, Explorer, choose, pareto, shapes
+from reticent.plan import Candidate, Explorer, Shape, choose, pareto, shapes
 
 BOARD = find_board("ulx3s")
 MHZ = 1e6
@@ -77,9 +77,10 @@ def test_what_cannot_be_met_is_refused(candidates, goal, message):
 
 
 def test_streams_that_do_not_divide_the_lanes_are_left_out():
-    assert shapes([4, 2], [1, 2, 4]) == [(2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]
+    pairs = [(2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]
+    assert shapes([4, 2], [1, 2, 4], [2, 1]) == [(n, s, r) for n, s in pairs for r in (1, 2)]
     with pytest.raises(UserError, match="streams that divide"):
-        shapes([3], [2])
+        shapes([3], [2], [1])
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def agent():
 
 def test_a_finished_candidate_holds_the_network_and_predicts_it(agent):
     explorer = Explorer(agent, BOARD, thresholds=0.01, steps=12, seed=0)
-    small, large = explorer.explore([(4, 1), (8, 1)], [16])
+    small, large = explorer.explore([Shape(4, 1, 1), Shape(8, 1, 2)], [16])
     assert (small.config.lanes, large.config.lanes) == (4, 8)
     assert small.cycles > large.cycles
     assert 0 < large.utilisation < small.utilisation <= 1
@@ -109,11 +110,12 @@ def test_a_finished_candidate_holds_the_network_and_predicts_it(agent):
 def test_plan_command_writes_a_build_that_compiles(tmp_path, capsys):
     build, report = tmp_path / "build.json", tmp_path / "all.json"
     agent = ["--agent", "random:0.02:0", "--game", "pong"]
-    grid = ["--lanes", "4", "--streams", "1", "--fifo", "16", "--steps", "8"]
+    shape = ["--lanes", "4", "--streams", "1", "--requantisers", "2"]
+    grid = [*shape, "--fifo", "16", "--steps", "8"]
     files = ["-o", str(build), "--json", str(report)]
     assert cli.main(["plan", *agent, "--board", "ulx3s", *grid, *files]) == 0
     text = capsys.readouterr().out
-    assert "Chosen: 4 lanes, 1 stream(s), FIFO 16: the fastest of the 1 builds" in text
+    assert "Chosen: 4 lanes, 1 stream(s), 2 requantiser(s) a lane, FIFO 16: the fastest" in text
     found = json.loads(report.read_text())
     assert found["chosen"]["config"] == load_build(build).to_dict()
     image = tmp_path / "x.image"

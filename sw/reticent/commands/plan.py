@@ -48,9 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "plan",
         help="choose a build for an agent and a board",
-        description="Play a game, work out what builds with other numbers of lanes, streams and "
-        "FIFO depths would need of a board and how many cycles they would take, show those that "
-        "no other one beats, and write the best one's configuration.",
+        description="Play a game, work out what builds with other numbers of lanes, streams, "
+        "requantisers and FIFO depths would need of a board and how many cycles they would take, "
+        "show those that no other one beats, and write the best one's configuration.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,6 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     goal.add_argument("--max-lut", type=int, metavar="N", help="the fastest with at most N LUTs")
     add("--lanes", nargs="+", type=int, metavar="N", help="numbers of lanes to try")
     add("--streams", nargs="+", type=int, metavar="N", help="numbers of streams to try")
+    add("--requantisers", nargs="+", type=int, metavar="N", help="of a lane, numbers to try")
     add("--fifo", nargs="+", type=int, metavar="N", help="FIFO depths to try")
     add("--steps", type=int, default=100, metavar="N", help="consecutive steps to judge by (100)")
     add("--seed", type=int, default=0, metavar="N", help="of the game (0)")
@@ -98,14 +99,18 @@ def run(arguments: argparse.Namespace) -> int:
     clock_hz = arguments.clock * 1e6 if arguments.clock else board.clock_hz
     if arguments.plot:
         import matplotlib  # noqa: F401  a missing one is better found before the work
-    from ..plan import FIFOS, LANES, STREAMS, Explorer, choose, pareto, shapes
+    from ..plan import FIFOS, LANES, REQUANTISERS, STREAMS, Explorer, choose, pareto, shapes
 
-    pairs = shapes(arguments.lanes or LANES, arguments.streams or STREAMS)
+    tried = shapes(
+        arguments.lanes or LANES,
+        arguments.streams or STREAMS,
+        arguments.requantisers or REQUANTISERS,
+    )
     fifos = sorted(set(arguments.fifo or FIFOS))
     agent = chosen_agent(arguments)
     with progress_line() as progress:
         # To play, to compile and count, and to compile the chosen one in full.
-        task = progress.add_task("", total=2 + len(pairs) * (1 + len(fifos)))
+        task = progress.add_task("", total=2 + len(tried) * (1 + len(fifos)))
         explorer = Explorer(
             agent,
             board,
@@ -114,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             show=lambda text: progress.update(task, description=text, advance=1),
         )
-        candidates = explorer.explore(pairs, fifos)
+        candidates = explorer.explore(tried, fifos)
         finished: list[Candidate] = []
         while True:
             choice = choose(
@@ -159,7 +164,8 @@ def _words(choice: Choice, clock_hz: float) -> str:
     chosen = choice.candidate
     config, area = chosen.config, chosen.area
     return (
-        f"Chosen: {config.lanes} lanes, {config.streams} stream(s), FIFO {config.fifo_depth}: "
+        f"Chosen: {config.lanes} lanes, {config.streams} stream(s), {config.requantisers} "
+        f"requantiser(s) a lane, FIFO {config.fifo_depth}: "
         f"{choice.reason}.\n{clock_hz / chosen.cycles:,.0f} decisions a second, "
         f"{area.blocks:,} block RAMs, about {area.luts:,} LUTs and {area.multipliers:,} multipliers"
     )
@@ -169,7 +175,16 @@ def _table(front: Sequence[Candidate], clock_hz: float) -> Table:
     """One line a candidate."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     columns = (
-        *("lanes", "streams", "FIFO", "cycles", "p99", "decisions\na second", "utili-\nsation"),
+        *(
+            "lanes",
+            "streams",
+            "requan-\ntisers",
+            "FIFO",
+            "cycles",
+            "p99",
+            "decisions\na second",
+            "utili-\nsation",
+        ),
         *("multi-\npliers ~", "LUTs ~"),
         "block RAMs: weights+\npointers+neurons+\nqueues+frames+other",
         "fits",
@@ -180,7 +195,8 @@ def _table(front: Sequence[Candidate], clock_hz: float) -> Table:
         config, area = candidate.config, candidate.area
         parts = "+".join(str(count) for count in _blocks_by_purpose(candidate))
         table.add_row(
-            *(str(n) for n in (config.lanes, config.streams, config.fifo_depth)),
+            *(str(n) for n in (config.lanes, config.streams, config.requantisers)),
+            str(config.fifo_depth),
             f"{candidate.cycles:,.0f}",
             f"{candidate.p99:,}",
             f"{clock_hz / candidate.cycles:,.0f}",
