@@ -263,18 +263,22 @@ class NeuronScanner(wiring.Component):
         )
         leave = Signal()
         some_active, all_joined = Signal(), Signal(init=1)
-        arrived, finished, newcomers = Signal(c.lanes), Signal(c.lanes), Signal()
+        arrived, finished = Signal(c.lanes), Signal(c.lanes)
+        # Whether any lane takes part or has just finished: much follows from it, so it is one bit.
+        still_active, eligible = Signal(), Signal()
+        m.d.comb += still_active.eq(Mux(present, examined.any(), some_active))
         m.d.sync += [
             arrived.eq(self.finished),
             finished.eq(arrived),
-            newcomers.eq((arrived & ~joined).any()),
+            some_active.eq(still_active),
+            eligible.eq(still_active | (arrived & ~joined).any()),
         ]
         m.d.comb += [
             leave.eq(present & some_joined & (oldest.index == index) & (oldest.lap != lap)),
             joiners.eq(Mux(present, finished & ~joined, 0)),
             remaining.eq(active & ~Mux(leave, oldest.lanes, 0)),
             examined.eq(remaining | joiners),
-            issue.eq(present & (some_active | newcomers)),
+            issue.eq(present & eligible),
             entry.index.eq(index),
             entry.lap.eq(lap),
             entry.lanes.eq(joiners),
@@ -292,7 +296,6 @@ class NeuronScanner(wiring.Component):
                 joined.eq(joined | joiners),
                 all_joined.eq((joined | joiners).all()),
                 active.eq(examined),
-                some_active.eq(examined.any()),
             ]
         # After a pass nobody joins, not even where nothing was examined.
         with m.If(self.done):
