@@ -105,9 +105,21 @@ class HostPort(wiring.Component):
             self.commands.ready.eq(~pending | accept),
         ]
         write, accepted = Signal(), Signal.like(command)
+        # Of what was accepted: the row, which of its words, whether it is of a memory that is
+        # loaded, and whether it is a row's last word.
+        words = -(-len(self.load.data) // WORD_BITS)
+        row, word = Signal.like(self.load.row), Signal(range(max(2, words)))
+        loads, completes = Signal(), Signal()
         m.d.sync += write.eq(accept & command.write)
         with m.If(accept):
-            m.d.sync += accepted.eq(command)
+            m.d.sync += [accepted.eq(command), loads.eq(0), completes.eq(0)]
+            for space in [*LOADED, Space.STATE_EVEN, Space.STATE_ODD]:
+                bits, count = word_index_bits(c, space), row_words(c, space)
+                index = command.index[:bits] if bits else C(0, 1)
+                with m.If(command.space == space):
+                    m.d.sync += [row.eq(command.index[bits:COPY_SHIFT]), word.eq(index)]
+                    if space in LOADED:
+                        m.d.sync += [loads.eq(1), completes.eq(index == count - 1)]
         m.d.comb += self.executing.eq(
             accept | write | reading | self.restart | (pending & self.free)
         )
@@ -134,31 +146,17 @@ class HostPort(wiring.Component):
 
         # The way to the memories: words are collected, the last one stores the row. A read leaves
         # its row there until it is answered.
-        words = -(-len(self.load.data) // WORD_BITS)
         collected = Signal(words * WORD_BITS)
         m.d.comb += self.load.data.eq(collected)
         m.d.sync += [
-            self.load.valid.eq(0),
+            self.load.valid.eq(write & completes),
             self.load.space.eq(accepted.space),
             self.load.lane.eq(accepted.lane),
+            self.load.row.eq(row),
             self.load.copy.eq(accepted.index[COPY_SHIFT:]),
         ]
-
-        def word_of(space: Space) -> Value:
-            bits = word_index_bits(c, space)
-            return accepted.index[:bits] if bits else C(0, 1)
-
-        for space in [*LOADED, Space.STATE_EVEN, Space.STATE_ODD]:
-            with m.If(accepted.space == space):
-                row = accepted.index[word_index_bits(c, space) : COPY_SHIFT]
-                m.d.sync += self.load.row.eq(row)
-                if space in LOADED:
-                    word = word_of(space)
-                    with m.If(write):
-                        m.d.sync += [
-                            collected.word_select(word, WORD_BITS).eq(accepted.data),
-                            self.load.valid.eq(word == row_words(c, space) - 1),
-                        ]
+        with m.If(write & loads):
+            m.d.sync += collected.word_select(word, WORD_BITS).eq(accepted.data)
 
         # Reads.
         constants = {
@@ -212,7 +210,7 @@ class HostPort(wiring.Component):
             with m.Case(Space.REGISTER):
                 m.d.comb += chosen.eq(Mux(of_register, register_value, 0))
             for space, source in sources.items():
-                with m.Case(space), m.Switch(word_of(space)):
+                with m.Case(space), m.Switch(word):
                     for i in range(row_words(c, space)):
                         with m.Case(i):
                             m.d.comb += chosen.eq(source[i * WORD_BITS : (i + 1) * WORD_BITS])

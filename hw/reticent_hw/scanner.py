@@ -331,9 +331,10 @@ class NeuronScanner(wiring.Component):
         ]
         # Of each stream, groups in which something fired wait for its serialiser.
         count = c.lanes // c.streams
-        members = count * c.requantisers  # of a group: every lane's neuron of the first address ...
+        # A group's members: the lanes' neurons of its first address, then those of its second.
+        members = count * c.requantisers
         # With the lowest member that fired and the others, known before they are needed. `upper`:
-        # of the second address; `whole`: no member of the other one is left.
+        # what is sent of a local group is its second address; `whole`: then nothing else is left.
         group = data.StructLayout(
             {
                 "y": y.shape(),
