@@ -1,7 +1,5 @@
 """The threshold pass: examines the touched neurons of a layer and sends what changed."""
 
-from itertools import pairwise
-
 from amaranth import *
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -222,8 +220,14 @@ class NeuronScanner(wiring.Component):
                         (two_more == source.channels) & alone,
                     )
                 ),
-                index.eq(index + 1),
             ]
+        # The same for the group's index and its lap, which change with what is taken.
+        wrap = ready & upcoming_wraps
+        wraps_on, wraps_anew = ends & wrap, ~issuing & wrap
+        m.d.sync += [
+            index.eq(Mux(issue, Mux(wraps_on, 0, index + 1), Mux(wraps_anew, 0, index))),
+            lap.eq(lap ^ Mux(issue, wraps_on, wraps_anew)),
+        ]
         with m.If(take | (issue & last_channel)):
             # The rest is worked out first, for `take` is known late.
             m.d.sync += [
@@ -241,8 +245,6 @@ class NeuronScanner(wiring.Component):
                 last_channel.eq(one_group),
                 ends.eq(one_group & upcoming.alone),
             ]
-            with m.If(upcoming_wraps):
-                m.d.sync += [lap.eq(~lap), index.eq(0)]
         with m.Elif(last):
             m.d.sync += [issuing.eq(0), present.eq(0)]
         with m.If(self.start):
@@ -315,8 +317,10 @@ class NeuronScanner(wiring.Component):
         m.d.comb += [self.lanes.eq(addressed[2]), self.scan.valid.eq(issued[2])]
         m.d.sync += [
             issued.eq(Cat(issue, issued)),
-            addressed[0].eq(Mux(issue, examined, 0)),
-            *(later.eq(earlier) for earlier, later in pairwise(addressed)),
+            # Whether it is issued is known late, and lanes are far away.
+            addressed[0].eq(examined),
+            addressed[1].eq(Mux(issued[0], addressed[0], 0)),
+            addressed[2].eq(addressed[1]),
             places[0].y.eq(y),
             places[0].x.eq(column),
             places[0].k.eq(k),
