@@ -1,8 +1,8 @@
 // The core as a netlist of cells: as harness.cpp, and with a count of how often each net changed.
 //
 // Nets are looked at in windows: a few cycles out of many. A net counts the cycles after which it
-// differed from before; `reads_N` and `writes_N` of the memories' models count the cycles in which
-// they were high.
+// differed from before; `reads_N` and `writes_N` of the memories' models and `ticks_N` of clock gates
+// count the cycles in which they were high.
 
 #include <cstdint>
 #include <cstdio>
@@ -15,6 +15,8 @@
 
 static void after_edge(void* device);
 #define AFTER_EDGE(device) after_edge(device)
+// A clock gate has to see inputs of the core before the edge.
+#define BEFORE_EDGE(device) (device)->top->eval()
 #include "harness.cpp"
 
 namespace {
@@ -34,7 +36,9 @@ struct Net {
 };
 
 bool is_level(const std::string& leaf) {
-  return leaf.rfind("reads_", 0) == 0 || leaf.rfind("writes_", 0) == 0;
+  for (const char* start : {"reads_", "writes_", "ticks_"})
+    if (leaf.rfind(start, 0) == 0) return true;
+  return false;
 }
 
 struct Watch {

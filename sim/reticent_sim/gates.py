@@ -21,6 +21,7 @@ from reticent.quantise import QuantisedNetwork
 from reticent_hw.asic.design import CHIP
 from reticent_hw.asic.macros import MacroLibrary
 from reticent_hw.asic.pdk import Pdk
+from reticent_hw.asic.report import ClockPin
 from reticent_hw.asic.synthesis import NETLIST, yosys
 from reticent_hw.core import Core
 from reticent_hw.export import TOP, sidecar
@@ -28,7 +29,14 @@ from reticent_hw.export import TOP, sidecar
 from .backend import SimTransport
 from .build import CORE_HARNESS, model
 
-__all__ = ["Activity", "GateSimulation", "MeasuredFrame", "measure_frames", "read_counts"]
+__all__ = [
+    "Activity",
+    "GateSimulation",
+    "MeasuredFrame",
+    "measure_frames",
+    "read_counts",
+    "read_netlist",
+]
 
 HARNESS = Path(__file__).with_name("gates.cpp")
 OPTIONS = (
@@ -38,15 +46,25 @@ OPTIONS = (
 )
 # The end of the model's text: every net keeps its name, so that it can be watched.
 WATCHED = '`verilator_config\npublic_flat_rd -module "*" -var "*"\n'
-MODEL, CELLS = "gates.v", "gates.json"
+MODEL, CELLS, GATE = "gates.v", "gates.json", "clock_gate.v"
+# Its level is that of the enable at the end of the low half of the clock; Liberty files describe it
+# by a table that Yosys does not read.
+CLOCK_GATE = """\
+module {cell} ({ports});
+reg ticks_0;
+always_latch if (!{clock}) ticks_0 = {enable};
+assign {gated} = {clock} & ticks_0;
+endmodule
+"""
 
 
 @dataclass(frozen=True)
 class Activity:
     """What happened in a number of clock cycles, seen in `sampled` of them and scaled up.
 
-    `changes` of the first output of every cell, and `reads` and `writes` of every macro, by path
-    below the core ("lane_0/parts/weights/memory/rows/macro_0_0").
+    By path below the core ("lane_0/parts/weights/memory/rows/macro_0_0"): `changes` of the first
+    output of every cell (of a clock gate: of its enable), `reads` and `writes` of every macro, and
+    `ticks` of every clock gate.
     """
 
     cycles: int
@@ -54,6 +72,7 @@ class Activity:
     changes: Mapping[str, float]
     reads: Mapping[str, float]
     writes: Mapping[str, float]
+    ticks: Mapping[str, float]
 
 
 class GateSimulation:
@@ -81,7 +100,8 @@ class GateSimulation:
         lib.reticent_counts.restype = ctypes.c_int64
         self.device = Accelerator("sim", self._transport, image)
         design = json.loads((folder / CELLS).read_text())
-        self.macros, self._nets = _instances(design, set(macros.used))
+        self._netlist = read_netlist(design, set(macros.used), pdk.cells.clock_gate)
+        self.macros, self.clocks = self._netlist.macros, self._netlist.clocks
         self._since = 0
 
     def forget(self) -> None:
@@ -100,36 +120,40 @@ class GateSimulation:
             raise UserError(f"{path} cannot be written: give another folder")
         if not sampled:
             raise ToolError(f"no activity was seen in {cycles} cycles")
-        nets, reads, writes = read_counts(path.read_text(), self.macros)
+        counts = read_counts(path.read_text(), {*self.macros, *self._netlist.gates})
         scale = cycles / sampled
-        changes = {c: scale * nets[net] for c, net in self._nets.items() if net in nets}
+
+        def scaled(numbers: Mapping[str, int]) -> dict[str, float]:
+            return {path: scale * number for path, number in numbers.items()}
+
+        nets = scaled(counts["changes"])
         return Activity(
             cycles,
             sampled,
-            changes,
-            {macro: scale * number for macro, number in reads.items()},
-            {macro: scale * number for macro, number in writes.items()},
+            {cell: nets[net] for cell, net in self._netlist.nets.items() if net in nets},
+            scaled(counts["reads"]),
+            scaled(counts["writes"]),
+            scaled(counts["ticks"]),
         )
 
 
-def read_counts(
-    text: str, macros: Collection[str]
-) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """Changes of nets, and reads and writes of the macros, by path below the core.
+def read_counts(text: str, counted: Collection[str]) -> dict[str, dict[str, int]]:
+    """`changes` of nets, and `reads`, `writes` and `ticks` of the macros and clock gates `counted`,
+    by path below the core.
 
     `text` is what gates.cpp writes; all ports of a macro are added up.
     """
     nets: dict[str, int] = {}
-    uses: dict[str, dict[str, int]] = {"reads": {}, "writes": {}}
+    uses: dict[str, dict[str, int]] = {"reads": {}, "writes": {}, "ticks": {}}
     for line in text.splitlines():
         name, _, number = line.rpartition("\t")
         scope, _, leaf = name.partition(f"{TOP}.core.")[2].replace(".", "/").rpartition("/")
         kind = leaf.partition("_")[0]
-        if scope not in macros:
+        if scope not in counted:
             nets[f"{scope}/{leaf}" if scope else leaf] = int(number)
         elif kind in uses:
             uses[kind][scope] = uses[kind].get(scope, 0) + int(number)
-    return nets, uses["reads"], uses["writes"]
+    return {"changes": nets, **uses}
 
 
 def _verilog(config: BuildConfig, pdk: Pdk, macros: MacroLibrary, folder: Path) -> str:
@@ -137,11 +161,14 @@ def _verilog(config: BuildConfig, pdk: Pdk, macros: MacroLibrary, folder: Path) 
 
     Cells that only pass a level on stay cells, so that the nets behind them keep their names.
     """
+    gate = _clock_gate(pdk)
+    (folder / GATE).write_text(gate)
     script = f"""\
 read_verilog {NETLIST}
 setattr -mod -set keep_hierarchy 1 *
 read_liberty -overwrite -ignore_miss_func {pdk.cells_lib}
 read_verilog -lib macros.v
+read_verilog -sv -lib {GATE}
 hierarchy -check -top {CHIP}.core
 proc
 write_json {CELLS}
@@ -155,6 +182,7 @@ write_verilog -noattr {MODEL}
     yosys(script, folder, "gates.log")
     text = (folder / MODEL).read_text()
     models = [macro.model() for _, macro in sorted(macros.used.items())]
+    models.append(gate)
     ports = sidecar(Core(config))["ports"]
     header = ", ".join(f"{p['direction']} [{p['width'] - 1}:0] {p['name']}" for p in ports)
     pins = ", ".join(
@@ -164,13 +192,34 @@ write_verilog -noattr {MODEL}
     return "\n".join([wrapper, text, *models, WATCHED])
 
 
-def _instances(design: Mapping, kinds: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """By path below the core: the kind of each macro; the net at each cell's first output."""
-    modules = design["modules"]
-    macros: dict[str, str] = {}
-    nets: dict[str, str] = {}
+def _clock_gate(pdk: Pdk) -> str:
+    """The model of the kit's clock gate; empty if it has none."""
+    if pdk.cells.clock_gate is None:
+        return ""
+    cell, enable, clock, gated, *low = pdk.cells.clock_gate
+    ports = ", ".join([f"output {gated}", *(f"input {pin}" for pin in (enable, clock, *low))])
+    return CLOCK_GATE.format(cell=cell, ports=ports, enable=enable, clock=clock, gated=gated)
 
-    def visit(module: str, path: str) -> None:
+
+@dataclass(frozen=True)
+class Netlist:
+    """By path below the core: the kind of each macro; the net at each cell's first output; the
+    clock pin of each cell that has one; and the clock gates."""
+
+    macros: Mapping[str, str]
+    nets: Mapping[str, str]
+    clocks: Mapping[str, ClockPin]
+    gates: Collection[str]
+
+
+def read_netlist(design: Mapping, kinds: set[str], gate: Sequence[str] | None) -> Netlist:
+    """What Yosys' JSON says of the core. `kinds` are macros; `gate` is the kit's clock gate."""
+    modules = design["modules"]
+    found = Netlist({}, {}, {}, set())
+    gate_kind, gated = (gate[0], gate[3]) if gate else (None, "")
+
+    def visit(module: str, path: str, clocks: dict[int, str | None]) -> None:
+        """`clocks`: the bits that are clocks, and the gate before each."""
         facts = modules[module]
         names: dict[int, str] = {}
         for name, net in facts["netnames"].items():
@@ -178,21 +227,32 @@ def _instances(design: Mapping, kinds: set[str]) -> tuple[dict[str, str], dict[s
             for i, bit in enumerate(net["bits"]):
                 names.setdefault(bit, name if width == 1 else f"{name}[{i}]")
         for name, cell in facts["cells"].items():
-            kind = modules[cell["type"]]
+            if cell["type"] == gate_kind:
+                found.gates.add(f"{path}{name}".replace(".", "/"))
+                clocks[cell["connections"][gated][0]] = f"{path}{name}".replace(".", "/")
+        for name, cell in facts["cells"].items():
+            kind, pins = modules[cell["type"]], cell["connections"]
+            taken = {p: b[0] for p, b in pins.items() if len(b) == 1 and b[0] in clocks}
             if cell["type"] in kinds:
-                macros[f"{path}{name}".replace(".", "/")] = cell["type"]
+                found.macros[f"{path}{name}".replace(".", "/")] = cell["type"]
             elif kind.get("attributes", {}).get("keep_hierarchy"):
-                visit(cell["type"], f"{path}{name}/")
+                inside = {kind["ports"][p]["bits"][0]: clocks[bit] for p, bit in taken.items()}
+                visit(cell["type"], f"{path}{name}/", inside)
             else:
+                for pin, bit in taken.items():
+                    if kind["ports"][pin]["direction"] == "input":
+                        clock = ClockPin(cell["type"], pin, clocks[bit])
+                        found.clocks[f"{path}{name}"] = clock
                 outputs = (p for p, port in kind["ports"].items() if port["direction"] == "output")
                 for pin in outputs:
-                    bits = cell["connections"].get(pin)
+                    bits = pins.get(pin)
                     if bits and bits[0] in names:
-                        nets[f"{path}{name}"] = f"{path}{names[bits[0]]}"
+                        found.nets[f"{path}{name}"] = f"{path}{names[bits[0]]}"
                         break
 
-    visit(next(name for name in modules if name.lstrip("\\") == f"{CHIP}.core"), "")
-    return macros, nets
+    core = next(name for name in modules if name.lstrip("\\") == f"{CHIP}.core")
+    visit(core, "", {modules[core]["ports"]["core_clk"]["bits"][0]: None})
+    return found
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@
 // Verilator writes the second underscore of a port `stream__member` as its character code.
 #define PORT(stream, member) d->top->stream##___05F##member
 
-// What is done after each rising edge, once everything has settled.
+// What is done before and after each rising edge, once everything has settled.
+#ifndef BEFORE_EDGE
+#define BEFORE_EDGE(device)
+#endif
 #ifndef AFTER_EDGE
 #define AFTER_EDGE(device)
 #endif
@@ -49,6 +52,7 @@ struct Device {
   // No output of the core depends on an input without a register between, so ports are sampled
   // before the edge and inputs may be set at the same moment.
   void tick() {
+    BEFORE_EDGE(this);
     top->clk = 1;
     top->eval();
     AFTER_EDGE(this);

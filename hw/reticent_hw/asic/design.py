@@ -26,14 +26,15 @@ __all__ = [
 CHIP, LANE = "reticent_chip", "reticent_lane"
 BAUD = 3_000_000
 
-# How Amaranth's back end writes the initial value of a register.
+# How Amaranth's back end writes the initial value of a register: with it, and as an attribute.
 INITIAL = re.compile(r"^(\s*reg\b[^=;]*?) = [^;]*;$", re.MULTILINE)
+ATTRIBUTE = re.compile(r"^\s*\(\* init = [^*]* \*\)\n", re.MULTILINE)
 
 
 def without_initial_values(verilog: str) -> str:
     """Verilog of Amaranth's back end in which registers hold nothing until they are reset."""
-    text = INITIAL.sub(r"\1;", verilog)
-    if re.search(r"^\s*initial\b", text, re.MULTILINE):
+    text = ATTRIBUTE.sub("", INITIAL.sub(r"\1;", verilog))
+    if re.search(r"^\s*initial\b|\binit\b", text, re.MULTILINE):
         raise ValueError("a memory is left whose rows have initial values")
     return text
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,15 @@ from reticent.errors import ToolError, UserError
 from .macros import MacroLibrary
 from .pdk import Pdk
 
-__all__ = ["Power", "Timing", "instance_power", "internal_counted", "timing", "version"]
+__all__ = [
+    "Power",
+    "Timing",
+    "instance_power",
+    "internal_counted",
+    "pin_capacitances",
+    "timing",
+    "version",
+]
 
 INSTALL = "apt-get install opensta"
 
@@ -41,7 +49,8 @@ class Timing:
 
 @dataclass(frozen=True)
 class Power:
-    """Of one instance, in W: at rest while the clock runs, and what a transition a cycle adds."""
+    """Of one instance, in W: at rest while its clock runs, and what a transition a cycle adds. The
+    clock's own net is not in it."""
 
     rest: float
     active: float
@@ -133,19 +142,38 @@ report_power -digits 6 -instances [get_cells -hierarchical *]
     none, one = text[text.index(marks[0]) :].split(marks[1])
     quiet, busy = dict(_rows(none, times)), dict(_rows(one, times))
     return {
-        name: Power(total, busy[name][0] - total, leakage)
-        for name, (total, leakage) in quiet.items()
+        name: Power(inside + leakage, sum(busy[name]) - inside - driven - leakage, leakage)
+        for name, (inside, driven, leakage) in quiet.items()
     }
 
 
-def _rows(text: str, times: float) -> Iterator[tuple[str, tuple[float, float]]]:
-    """(instance, (total, leakage)) of a report that counts internal power so many times."""
+def pin_capacitances(
+    pdk: Pdk, pins: Iterable[tuple[str, str]], folder: Path
+) -> dict[tuple[str, str], float]:
+    """Capacitance in pF of pins of the kit's cells, given as (cell, pin)."""
+    asked = sorted(set(pins))
+    lines = [f"read_liberty {pdk.cells_lib}", "set kit [get_name [lindex [get_libs *] 0]]"]
+    for cell, pin in asked:
+        found = f"[get_property [get_lib_pins $kit/{cell}/{pin}] capacitance]"
+        lines.append(f'puts "capacitance {cell} {pin} {found}"')
+    text = _run("\n".join(lines) + "\n", folder, "pins")
+    said = re.findall(r"^capacitance (\S+) (\S+) ([\d.e+-]+)$", text, re.MULTILINE)
+    capacitances = {(cell, pin): float(value) for cell, pin, value in said}
+    for cell, pin in asked:
+        if (cell, pin) not in capacitances:
+            raise ToolError(f"OpenSTA says no capacitance of {cell}/{pin} ({folder / 'pins.log'})")
+    return capacitances
+
+
+def _rows(text: str, times: float) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    """(instance, (internal, switching, leakage)) of a report that counts internal power so many
+    times."""
     for line in text.splitlines():
         cells: Sequence[str] = line.split()
         if len(cells) == 5 and re.match(r"[-\d.]", cells[0]) and re.match(r"[-\d.]", cells[3]):
             internal, switching, leakage = (float(cell) for cell in cells[:3])
             # A macro's name may have been put together from its own and those above it.
-            yield cells[4].replace(".", "/"), (internal / times + switching + leakage, leakage)
+            yield cells[4].replace(".", "/"), (internal / times, switching, leakage)
 
 
 # An inverter that takes 1 pJ for each transition of its output.
@@ -206,6 +234,6 @@ def internal_counted(folder: Path) -> float:
         "module known(clk, a, y); input clk, a; output y; KNOWN i (.A(a), .Y(y)); endmodule\n"
     )
     rows = dict(_rows(_run(KNOWN_SCRIPT, folder, "known"), 1.0))
-    if "i" not in rows or rows["i"][0] <= 0:
+    if "i" not in rows or sum(rows["i"]) <= 0:
         raise ToolError(f"OpenSTA reports no power of a known cell ({folder / 'known.log'})")
-    return rows["i"][0] / (KNOWN_PJ * 1e-12 / (KNOWN_NS * 1e-9))
+    return sum(rows["i"]) / (KNOWN_PJ * 1e-12 / (KNOWN_NS * 1e-9))

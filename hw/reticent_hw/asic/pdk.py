@@ -56,7 +56,9 @@ class CellChoice:
     """Cells that synthesis and timing name, and the clock period to aim at.
 
     `driver` drives inputs, outputs drive `load_pf`; `wire_load` is a model of the Liberty file,
-    None where wires count nothing; cells that match `avoid` are not used.
+    None where wires count nothing; cells that match `avoid` are not used. `clock_gate`: a cell that
+    passes a rising clock on while its enable is high, its pins for enable, clock and gated clock,
+    and those that are tied low.
     """
 
     target_ns: float
@@ -66,6 +68,7 @@ class CellChoice:
     tie_high: tuple[str, ...] | None = None
     tie_low: tuple[str, ...] | None = None
     wire_load: str | None = None
+    clock_gate: tuple[str, ...] | None = None
     avoid: tuple[str, ...] = ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .macros import MacroLibrary
@@ -12,6 +13,7 @@ from .synthesis import Module, block_of
 
 __all__ = [
     "MEMORY_BLOCKS",
+    "ClockPin",
     "area_report",
     "frame_energy",
     "instance_block",
@@ -30,6 +32,17 @@ class Counts(Protocol):
     changes: Mapping[str, float]
     reads: Mapping[str, float]
     writes: Mapping[str, float]
+    ticks: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ClockPin:
+    """The pin of a cell that the clock goes to: what cell and pin of the kit they are, and by path
+    the clock gate before it, None where there is none."""
+
+    cell: str
+    pin: str
+    gate: str | None
 
 
 def area_report(modules: Mapping[str, Module], macros: MacroLibrary) -> dict[str, dict[str, Any]]:
@@ -73,15 +86,18 @@ def instance_block(path: str) -> str:
 def frame_energy(
     counts: Counts,
     power: Mapping[str, Power],
+    clocks: Mapping[str, ClockPin],
     macros: Mapping[str, str],
     library: MacroLibrary,
     *,
     period_ns: float,
+    pin_pj: Mapping[tuple[str, str], float],
 ) -> dict[str, dict[str, float]]:
-    """Energy of the core in pJ, by block: `clock` (flip-flops that tick), `switching`, `leakage`
-    of cells, and `memory`.
+    """Energy of the core in pJ, by block: `clock` (flip-flops and clock gates that tick, and their
+    clock pins), `switching`, `leakage` of cells, and `memory`.
 
-    `power` has the instances of the core by path below it, `macros` the kind of each macro.
+    `power` and `clocks` have the cells of the core by path below it, `macros` the kind of each
+    macro; `pin_pj` is the energy of a tick at a clock pin, by cell and pin.
     """
     found: dict[str, dict[str, float]] = {}
     seconds = counts.cycles * period_ns * 1e-9
@@ -95,7 +111,11 @@ def frame_energy(
     for path, instance in power.items():
         if path in macros:
             continue
-        add(path, "clock", (instance.rest - instance.leakage) * seconds)
+        clock = clocks.get(path)
+        ticks = counts.ticks[clock.gate] if clock and clock.gate else counts.cycles
+        add(path, "clock", (instance.rest - instance.leakage) * ticks * period_ns * 1e-9)
+        if clock:
+            add(path, "clock", pin_pj[clock.cell, clock.pin] * ticks * 1e-12)
         add(path, "leakage", instance.leakage * seconds)
         add(path, "switching", instance.active * period_ns * 1e-9 * counts.changes.get(path, 0))
     for path, name in macros.items():

@@ -21,6 +21,32 @@ __all__ = ["BLOCKS", "NETLIST", "Module", "block_of", "synthesise", "yosys"]
 
 FLOP = re.compile(r"dff|_df|_sdf", re.IGNORECASE)  # in the names of all kits
 
+# The clock of registers that keep their value unless they are enabled or reset. A gate takes about
+# what two of them do, so that it pays for this many.
+LEAST_GATED = 4
+RESET_GATED = """\
+(* techmap_celltype = "$_SDFFE_PP0P_" *)
+module reset_to_zero(input C, D, E, R, output Q);
+  wire next, ticks;
+  \\$_ANDNOT_ cleared (.A(D), .B(R), .Y(next));
+  \\$_OR_ woken (.A(E), .B(R), .Y(ticks));
+  \\$_DFFE_PP_ _TECHMAP_REPLACE_ (.C(C), .D(next), .E(ticks), .Q(Q));
+endmodule
+(* techmap_celltype = "$_SDFFE_PP1P_" *)
+module reset_to_one(input C, D, E, R, output Q);
+  wire next, ticks;
+  \\$_OR_ set (.A(D), .B(R), .Y(next));
+  \\$_OR_ woken (.A(E), .B(R), .Y(ticks));
+  \\$_DFFE_PP_ _TECHMAP_REPLACE_ (.C(C), .D(next), .E(ticks), .Q(Q));
+endmodule
+"""
+GATE_CLOCKS = """\
+dfflegalize -cell $_DFF_P_ 01 -cell $_DFFE_PP_ 01 -cell $_SDFF_PP?_ 01 -cell $_SDFFE_PP?P_ 01
+techmap -map clock_gates.v
+opt -fast -nodffe -nosdff
+clockgate -pos {cell} {enable}:{clock}:{gated} {low}-min_net_size {least}
+"""
+
 NETLIST, STATISTICS, LOG = "netlist.v", "cells.json", "yosys.log"
 
 # Modules that stay as they are, so that area and power can be told apart: a pattern of the path
@@ -51,14 +77,15 @@ def block_of(module: str) -> str | None:
 
 @dataclass(frozen=True)
 class Module:
-    """A synthesised module without the modules in it: cells, their area in um2, flip-flops, and how
-    often the chip has it. `inside` counts its macros by name."""
+    """A synthesised module without the modules in it: cells, their area in um2, flip-flops, clock
+    gates, and how often the chip has it. `macros` counts its macros by name."""
 
     name: str
     copies: int
     cells: int
     area: float
     flops: int
+    gates: int
     macros: Mapping[str, int]
 
 
@@ -89,13 +116,22 @@ def yosys(script: str, folder: Path, log: str) -> None:
 
 
 def synthesise(
-    verilog: str, top: str, pdk: Pdk, macros: MacroLibrary, folder: Path, *, period_ns: float
+    verilog: str,
+    top: str,
+    pdk: Pdk,
+    macros: MacroLibrary,
+    folder: Path,
+    *,
+    period_ns: float,
+    gated: bool = False,
 ) -> dict[str, Module]:
-    """Map the module `top` to the kit's cells, for a clock of `period_ns`.
+    """Map the module `top` to the kit's cells, for a clock of `period_ns`; `gated`: registers that
+    keep their values get no clock.
 
     Leaves `NETLIST`, the script and logs in `folder`; returns its modules by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    gates = _clock_gates(pdk, folder) if gated else ""
     (folder / "design.v").write_text(verilog)
     stubs = [macro.stub() for _, macro in sorted(macros.used.items())]
     (folder / "macros.v").write_text("\n".join(stubs))
@@ -121,6 +157,7 @@ memory_map
 opt -undriven -fine
 techmap
 opt -fast
+{gates}\
 dfflibmap {avoided} -liberty {liberty}
 opt -fast
 abc {avoided} -liberty {liberty} -D {1000 * period_ns:.0f} -constr abc.constr
@@ -133,10 +170,31 @@ tee -q -o {STATISTICS} stat -json -liberty {liberty}
 write_verilog -noattr -noexpr -nohex -nodec -simple-lhs {NETLIST}
 """
     yosys(script, folder, LOG)
-    return _modules(json.loads((folder / STATISTICS).read_text()), top, macros)
+    gate = pdk.cells.clock_gate
+    statistics = json.loads((folder / STATISTICS).read_text())
+    return _modules(statistics, top, macros, gate[0] if gate else "")
 
 
-def _modules(statistics: Mapping, top: str, macros: MacroLibrary) -> dict[str, Module]:
+def _clock_gates(pdk: Pdk, folder: Path) -> str:
+    """The part of the script that puts clock gates in; writes what it reads into `folder`."""
+    if pdk.cells.clock_gate is None:
+        raise UserError(
+            f"PDK {pdk.name} has no cell that gates clocks: leave --gate-clocks out, or give a kit "
+            "that has one"
+        )
+    cell, enable, clock, out, *low = pdk.cells.clock_gate
+    (folder / "clock_gates.v").write_text(RESET_GATED)
+    return GATE_CLOCKS.format(
+        cell=cell,
+        enable=enable,
+        clock=clock,
+        gated=out,
+        low="".join(f"-tie_lo {pin} " for pin in low),
+        least=LEAST_GATED,
+    )
+
+
+def _modules(statistics: Mapping, top: str, macros: MacroLibrary, gate: str) -> dict[str, Module]:
     """What `stat -json` says of the modules under `top`."""
     counts = {
         name.lstrip("\\"): {cell.lstrip("\\"): _count(n) for cell, n in kinds.items()}
@@ -168,6 +226,7 @@ def _modules(statistics: Mapping, top: str, macros: MacroLibrary) -> dict[str, M
             cells=sum(own.values()),
             area=areas[name] - others,
             flops=sum(n for c, n in own.items() if FLOP.search(c)),
+            gates=own.get(gate, 0),
             macros={c: n for c, n in inside.items() if c in macros.used},
         )
     return found

@@ -31,6 +31,7 @@ examples:
   reticent asic --pdk osu018 --lanes 4
   reticent asic --pdk ihp-sg13g2 --pdk-root ~/pdk --corner slow
   reticent asic --lanes 1 --frames 8
+  reticent asic --pdk ihp-sg13g2 --lanes 1 --frames 8 --gate-clocks
   reticent asic --lanes 1 --set fifo_depth=32 --period 10 -o build/asic/slow
 
 The kit is looked for under --pdk-root, $PDK_ROOT, and where its package puts it. Everything that
@@ -60,7 +61,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="frames of Breakout to simulate for their energy at each threshold, of which the "
         f"first {LEAST_FRAMES - 1} only fill the stack; 0 leaves it out (0)",
     )
-    add("-o", "--output", type=Path, metavar="DIR", help="folder (build/asic/PDK-LANES)")
+    add(
+        "--gate-clocks",
+        action="store_true",
+        help="registers that keep their values get no clock: by the kit's clock gates",
+    )
+    add("-o", "--output", type=Path, metavar="DIR", help="folder (build/asic/PDK-LANES[-gated])")
     parser.set_defaults(run=run)
 
     handoff = subparsers.add_parser(
@@ -191,7 +197,9 @@ def run(arguments: argparse.Namespace) -> int:
     from reticent_hw.asic.synthesis import NETLIST, synthesise
 
     period = asked_period(arguments, pdk)
-    folder = arguments.output or Path("build") / "asic" / f"{pdk.name}-{config.lanes}"
+    gated = arguments.gate_clocks
+    name = f"{pdk.name}-{config.lanes}{'-gated' if gated else ''}"
+    folder = arguments.output or Path("build") / "asic" / name
     tool = opensta.version()  # a missing one is better found before the work
     folder.mkdir(parents=True, exist_ok=True)
     errors = Console(stderr=True)
@@ -204,7 +212,7 @@ def run(arguments: argparse.Namespace) -> int:
         say("writing the design")
         verilog = chip_verilog(config, macros, clock_hz=round(1e9 / period))
         say("synthesis")
-        modules = synthesise(verilog, CHIP, pdk, macros, folder, period_ns=period)
+        modules = synthesise(verilog, CHIP, pdk, macros, folder, period_ns=period, gated=gated)
         say("timing")
         found = opensta.timing(pdk, macros, NETLIST, CHIP, folder, period_ns=period)
         wires = pdk.cells.wire_load
@@ -228,6 +236,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "mhz": 1e3 / found.period_ns,
                 "from": found.start,
                 "to": found.end,
+                "gates": sum(m.copies * m.gates for m in modules.values()),
                 "parasitics": f"estimated: wire-load model {wires}" if wires else "none",
             },
             "area": area_report(modules, macros),
@@ -287,10 +296,21 @@ def _energy(
     power = {p.removeprefix("core/"): w for p, w in whole.items() if p.startswith("core/")}
     say("building the netlist's simulation")
     simulation = GateSimulation(config, image, pdk, macros, folder)
+    clocks = simulation.clocks
+    pins = opensta.pin_capacitances(pdk, [(c.cell, c.pin) for c in clocks.values()], folder)
+    pin_pj = {pin: picofarads * pdk.volts**2 for pin, picofarads in pins.items()}
     dense = sum(layer.dense_multiplications for layer in network.layers)
     rows = []
     for frame in measure_frames(simulation, network, trace[:frames], THRESHOLDS, say):
-        blocks = frame_energy(frame.activity, power, simulation.macros, macros, period_ns=period_ns)
+        blocks = frame_energy(
+            frame.activity,
+            power,
+            clocks,
+            simulation.macros,
+            macros,
+            period_ns=period_ns,
+            pin_pj=pin_pj,
+        )
         rows.append((frame, blocks))
     simulation.device.close()
     kinds = []
@@ -332,9 +352,12 @@ def _energy(
         "dense": dense,
         "frames": kinds,
         "link_mw_idle": 1e3 * outside,
+        "clocked": len(clocks),
+        "gated": sum(clock.gate is not None for clock in clocks.values()),
         "method": "netlist under Verilator without delays, equal to the golden model; changes of "
         "each cell's output times its power at one transition a cycle by OpenSTA, plus its power "
-        "at none; memories: counted reads and writes times their energy",
+        "at none while its clock ticks, plus the charge of its clock pin; memories: counted reads "
+        "and writes times their energy",
         "opensta_internal_counted": opensta.internal_counted(folder),
     }
 
@@ -369,7 +392,9 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"clock: {clock['period_ns']:.2f} ns, {clock['mhz']:.0f} MHz; parasitics: "
-        f"{clock['parasitics']}\nslowest path: {clock['from']} to {clock['to']}"
+        f"{clock['parasitics']}"
+        + (f"; {clock['gates']:,} clock gates" if clock["gates"] else "")
+        + f"\nslowest path: {clock['from']} to {clock['to']}"
     )
     console.print(f"memories: {report['memory_figures']}")
     if "energy" in report:
