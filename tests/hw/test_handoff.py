@@ -17,7 +17,7 @@ from reticent_hw.asic.synthesis import Module
 pytest.importorskip("liberty", reason="needs the extra `asic`")
 
 CONFIG = silicon_build(2, weight_depth=4096, state_depth_even=512, state_depth_odd=512)
-CELLS = {"core": Module("reticent_chip.core", 1, 10, 600_000.0, 1, {})}
+CELLS = {"core": Module("reticent_chip.core", 1, 10, 600_000.0, 1, 0, {})}
 
 
 @pytest.fixture(scope="module")

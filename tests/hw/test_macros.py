@@ -75,6 +75,7 @@ def test_chip_has_no_initial_value_and_only_its_macros(request, name):
     text = chip_verilog(config, library, clock_hz=50_000_000)
     assert "module reticent_chip(" in text
     assert " reg " in text
+    assert "init = " not in text
     assert not [
         line for line in text.splitlines() if line.lstrip().startswith("reg ") and "=" in line
     ]

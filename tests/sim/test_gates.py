@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from reticent.errors import UserError
 from reticent.random_networks import Limits, random_frames, random_network
 from reticent_hw.asic.design import CHIP, chip_verilog
 from reticent_hw.asic.macros import MacroLibrary
-from reticent_hw.asic.opensta import instance_power
-from reticent_hw.asic.pdk import find_pdk
+from reticent_hw.asic.opensta import instance_power, pin_capacitances
+from reticent_hw.asic.pdk import CellChoice, MemoryChoice, Pdk, find_pdk
 from reticent_hw.asic.report import frame_energy, total
 from reticent_hw.asic.synthesis import NETLIST, synthesise
 from reticent_hw.core import Core
@@ -65,12 +66,41 @@ BUILD = BuildConfig(
 )
 
 
-@pytest.mark.slow
-def test_netlist_of_a_small_core(tmp_path):
+def osu018():
     try:
-        pdk = find_pdk("osu018")
+        return find_pdk("osu018")
     except UserError as missing:
         pytest.skip(str(missing))
+
+
+def few_cells():
+    """Cells of tests/hw, one of which gates clocks."""
+    root = Path(__file__).parents[1] / "hw"
+    return Pdk(
+        name="cells",
+        title="a few cells",
+        process_nm=45,
+        volts=0.9,
+        corner="typ",
+        root=root,
+        cells_lib=root / "cells.lib",
+        macro_libs=(),
+        cells=CellChoice(
+            target_ns=PERIOD,
+            driver="BUF",
+            buffer=("BUF", "A", "Y"),
+            load_pf=0.01,
+            clock_gate=("GATE", "E", "C", "Q"),
+        ),
+        memories=MemoryChoice(from_bits=1024, access_ns=1.5, setup_ns=0.25),
+        layout={},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kit", "gated"), [(osu018, False), (few_cells, True)])
+def test_netlist_of_a_small_core(kit, gated, tmp_path):
+    pdk = kit()
     if shutil.which("sta") is None:
         pytest.skip("needs OpenSTA")
     network = random_network(SEED, LIMITS)
@@ -78,7 +108,7 @@ def test_netlist_of_a_small_core(tmp_path):
     image = compile_network(network, BUILD, frames[:3])
     macros = MacroLibrary(pdk)
     verilog = chip_verilog(BUILD, macros, clock_hz=100_000_000)
-    modules = synthesise(verilog, CHIP, pdk, macros, tmp_path, period_ns=PERIOD)
+    modules = synthesise(verilog, CHIP, pdk, macros, tmp_path, period_ns=PERIOD, gated=gated)
     power = {
         path.removeprefix("core/"): found
         for path, found in instance_power(
@@ -89,19 +119,22 @@ def test_netlist_of_a_small_core(tmp_path):
     simulation = GateSimulation(BUILD, image, pdk, macros, tmp_path)
     rows = list(measure_frames(simulation, network, frames, [0.05, 0.0], lambda _: None))
     simulation.device.close()
+    clocks = simulation.clocks
+    assert len(clocks) == sum(
+        m.copies * (m.flops + m.gates) for n, m in modules.items() if in_core(n)
+    )
+    assert (sum(clock.gate is not None for clock in clocks.values()) > len(clocks) / 2) == gated
+    pins = pin_capacitances(pdk, [(c.cell, c.pin) for c in clocks.values()], tmp_path)
+    pin_pj = {pin: picofarads * pdk.volts**2 for pin, picofarads in pins.items()}
     shown = FRAMES - LIMITS.stack
     assert [row.anew for row in rows] == [True] + [False] * (2 * shown)
     assert [row.threshold for row in rows[1:]] == [0.05] * shown + [0.0] * shown
     assert set(simulation.macros) <= set(power)
-    in_core = sum(
-        m.copies * m.cells
-        for n, m in modules.items()
-        if "core" in n or n.startswith("reticent_lane")
-    )
+    cells = sum(m.copies * m.cells for n, m in modules.items() if in_core(n))
     for row in rows:
         activity = row.activity
         assert 0 < activity.sampled <= activity.cycles
-        assert len(activity.changes) > 0.99 * in_core
+        assert len(activity.changes) > 0.99 * cells
         assert set(activity.changes) <= set(power)
         # A net changes once a cycle at most, but for the scale of the sample.
         assert max(activity.changes.values()) <= activity.cycles * 1.01
@@ -109,10 +142,25 @@ def test_netlist_of_a_small_core(tmp_path):
         # Macros that are asked for the same row again do not read: two ports ask in every cycle.
         pointers = [n for path, n in activity.reads.items() if "/pointers/" in path]
         assert 0 < sum(pointers) < activity.cycles
-        energy = total(
-            frame_energy(activity, power, simulation.macros, macros, period_ns=PERIOD).values()
+        # A clock gate ticks in every cycle at most, and most of them seldom do.
+        ticks = activity.ticks.values()
+        assert (0 < sum(ticks) < len(ticks) * activity.cycles / 2) == gated
+        blocks = frame_energy(
+            activity,
+            power,
+            clocks,
+            simulation.macros,
+            macros,
+            period_ns=PERIOD,
+            pin_pj=pin_pj,
         )
+        energy = total(blocks.values())
         assert all(energy[part] > 0 for part in ("clock", "switching", "memory"))
+
+
+def in_core(module):
+    """Whether a module of the chip lies in its core."""
+    return "core" in module or module.startswith("reticent_lane")
 
 
 # A core that only counts: what is seen of it is known.
@@ -126,6 +174,10 @@ module \reticent_chip.core (input clk, input rst);
   wire _7_ = n[2];
   always @(posedge clk) if (rst) n <= 0; else n <= n + 1;
   memory \memory.macro_0_0 (.clk(clk), .n(n));
+  gate \memory.gate (.on(n[3] & n[0]));
+endmodule
+module gate (input on);
+  wire ticks_0 = on;
 endmodule
 module memory (input clk, input [3:0] n);
   wire reads_0 = n[1];
@@ -154,9 +206,12 @@ def test_changes_are_counted_in_windows(tmp_path):
         assert transport.cycles - before == len(words)
         sampled = library.reticent_counts(device, str(tmp_path / "counts").encode())
         assert sampled == 16 * 48
-        nets, reads, writes = read_counts((tmp_path / "counts").read_text(), {"memory/macro_0_0"})
+        text = (tmp_path / "counts").read_text()
+        counts = read_counts(text, {"memory/macro_0_0", "memory/gate"})
+        nets = counts["changes"]
         assert (nets["n[0]"], nets["n[1]"]) == (sampled, sampled // 2)
         assert nets["_7_"] == nets["n[2]"] == sampled // 4
-        assert reads == {"memory/macro_0_0": sampled // 2}
-        assert writes == {"memory/macro_0_0": sampled // 16}
+        assert counts["reads"] == {"memory/macro_0_0": sampled // 2}
+        assert counts["writes"] == {"memory/macro_0_0": sampled // 16}
+        assert counts["ticks"] == {"memory/gate": sampled // 4}
     transport.close()
