@@ -110,6 +110,14 @@ def test_every_kit_is_described(tmp_path, monkeypatch):
                 find_pdk(name, root=tmp_path)
 
 
+def test_linked_files_are_found_where_they_lie(osu_root, tmp_path):
+    kit = tmp_path / "osu018"
+    kit.mkdir()
+    cells = find_pdk("osu018", root=osu_root).cells_lib
+    (kit / cells.name).symlink_to(cells)
+    assert find_pdk("osu018", root=tmp_path).cells_lib == cells
+
+
 def test_unknown_names(osu_root):
     with pytest.raises(UserError, match="'tsmc' is not known: give one of gf180"):
         find_pdk("tsmc")

@@ -132,7 +132,7 @@ def find_pdk(name: str, *, root: str | Path | None = None, corner: str | None = 
         volts=facts["volts"],
         corner=corner,
         root=folder,
-        cells_lib=cells_lib,
+        cells_lib=cells_lib.resolve(),  # a link may lead where Yosys' sandbox does not
         macro_libs=macro_libs,
         cells=CellChoice(**cells),
         memories=MemoryChoice(**memories, kinds=kinds),
