@@ -69,3 +69,18 @@ def test_kit_without_macros_cannot_be_handed_off(osu_root, capsys, monkeypatch, 
     arguments = ["--pdk", "osu018", "--pdk-root", str(osu_root), "-o", str(tmp_path)]
     assert main(["asic-handoff", *arguments]) == 2
     assert "osu018 has no SRAM macros that could be laid out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["asic", "asic-handoff", "asic-layout"])
+def test_folder_that_cannot_be_made(command, osu_root, capsys, monkeypatch, tmp_path):
+    if command == "asic-layout":
+        pytest.importorskip("klayout", reason="needs the extra `layout`")
+        monkeypatch.setattr(shutil, "which", lambda name, **_: f"/bin/{name}")
+    monkeypatch.setattr("reticent_hw.asic.opensta.version", lambda: "2.0.17")
+    monkeypatch.setattr("reticent_hw.asic.handoff.check_layout", lambda _: None)
+    (tmp_path / "file").touch()
+    arguments = ["--pdk", "osu018", "--pdk-root", str(osu_root), "-o", str(tmp_path / "file" / "x")]
+    assert main([command, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written (Not a directory): give another folder with -o" in error
+    assert error.count("\n") == 1

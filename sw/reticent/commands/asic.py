@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,18 @@ def asked_period(arguments: argparse.Namespace, pdk: Pdk) -> float:
     return period or pdk.cells.target_ns
 
 
+def output_folder(arguments: argparse.Namespace, name: str) -> Path:
+    """The folder that was asked for, or `name` under build/; made if it is not there."""
+    folder: Path = arguments.output or Path("build", name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}): give another folder with -o"
+        ) from None
+    return folder
+
+
 def run_handoff(arguments: argparse.Namespace) -> int:
     """Write the project, check it, run it if possible; returns the exit code."""
     pdk, config = chosen_kit(arguments), silicon_config(arguments)
@@ -145,7 +158,7 @@ def run_handoff(arguments: argparse.Namespace) -> int:
 
     period = asked_period(arguments, pdk)
     check_layout(pdk)
-    folder = arguments.output or Path("build") / "librelane" / f"{pdk.name}-{config.lanes}"
+    folder = output_folder(arguments, f"librelane/{pdk.name}-{config.lanes}")
     with Console(stderr=True).status(f"{pdk.name}, {config.lanes} lanes: synthesis"):
         macros = MacroLibrary(pdk)
         verilog = chip_verilog(config, macros, clock_hz=round(1e9 / period))
@@ -167,7 +180,7 @@ def run_layout(arguments: argparse.Namespace) -> int:
 
     period = asked_period(arguments, pdk)
     check_layout_tools(pdk)
-    folder = arguments.output or Path("build") / "layout" / pdk.name
+    folder = output_folder(arguments, f"layout/{pdk.name}")
     with Console(stderr=True).status("") as status:
 
         def say(what: str) -> None:
@@ -199,9 +212,8 @@ def run(arguments: argparse.Namespace) -> int:
     period = asked_period(arguments, pdk)
     gated = arguments.gate_clocks
     name = f"{pdk.name}-{config.lanes}{'-gated' if gated else ''}"
-    folder = arguments.output or Path("build") / "asic" / name
+    folder = output_folder(arguments, f"asic/{name}")
     tool = opensta.version()  # a missing one is better found before the work
-    folder.mkdir(parents=True, exist_ok=True)
     errors = Console(stderr=True)
     with errors.status("") as status:
 
@@ -317,8 +329,12 @@ def _energy(
     for anew, threshold in ((True, THRESHOLDS[0]), *((False, t) for t in sorted(THRESHOLDS))):
         chosen = [r for r in rows if r[0].anew == anew and r[0].threshold == threshold]
         count = len(chosen)
+
+        def mean(lines: Iterable[Mapping[str, float]], count: int = count) -> dict[str, float]:
+            return {key: value / count for key, value in total(lines).items()}
+
         by_block = {
-            block: {k: v / count / 1e3 for k, v in total(r[1][block] for r in chosen).items()}
+            block: {k: v / 1e3 for k, v in mean(r[1][block] for r in chosen).items()}
             for block in chosen[0][1]
         }
         parts = total(by_block.values())
@@ -337,8 +353,9 @@ def _energy(
                 "blocks_nj": by_block,
                 "pj_per_significant": 1e3 * energy / significant,
                 "mw_back_to_back": energy / (cycles * period_ns) * 1e3,
-                "reads": total(dict(r[0].activity.reads) for r in chosen),
-                "writes": total(dict(r[0].activity.writes) for r in chosen),
+                "reads": mean(r[0].activity.reads for r in chosen),
+                "writes": mean(r[0].activity.writes for r in chosen),
+                "ticks": mean(r[0].activity.ticks for r in chosen),
             }
         )
     # Of macros OpenSTA makes nonsense, and those of the link are not looked at.
