@@ -91,7 +91,8 @@ class GateSimulation:
             HARNESS,
             lambda: text,
             OPTIONS,
-            effort="-O1",
+            # More lanes are more to compile, and fewer cycles.
+            effort="-O1" if config.lanes < 8 else "-O0",
         )
         self._transport = SimTransport(config, path, seed=1)
         lib = self._transport.library
