@@ -25,21 +25,15 @@ FLOP = re.compile(r"dff|_df|_sdf", re.IGNORECASE)  # in the names of all kits
 # what two of them do, so that it pays for this many.
 LEAST_GATED = 4
 RESET_GATED = """\
-(* techmap_celltype = "$_SDFFE_PP0P_" *)
-module reset_to_zero(input C, D, E, R, output Q);
+(* techmap_celltype = "$_SDFFE_PP{value}P_" *)
+module reset_to_{value}(input C, D, E, R, output Q);
   wire next, ticks;
-  \\$_ANDNOT_ cleared (.A(D), .B(R), .Y(next));
-  \\$_OR_ woken (.A(E), .B(R), .Y(ticks));
-  \\$_DFFE_PP_ _TECHMAP_REPLACE_ (.C(C), .D(next), .E(ticks), .Q(Q));
-endmodule
-(* techmap_celltype = "$_SDFFE_PP1P_" *)
-module reset_to_one(input C, D, E, R, output Q);
-  wire next, ticks;
-  \\$_OR_ set (.A(D), .B(R), .Y(next));
+  \\$_{gate}_ reset (.A(D), .B(R), .Y(next));
   \\$_OR_ woken (.A(E), .B(R), .Y(ticks));
   \\$_DFFE_PP_ _TECHMAP_REPLACE_ (.C(C), .D(next), .E(ticks), .Q(Q));
 endmodule
 """
+RESETS = ((0, "ANDNOT"), (1, "OR"))  # the value, and what makes it of data and reset
 GATE_CLOCKS = """\
 dfflegalize -cell $_DFF_P_ 01 -cell $_DFFE_PP_ 01 -cell $_SDFF_PP?_ 01 -cell $_SDFFE_PP?P_ 01
 techmap -map clock_gates.v
@@ -183,7 +177,8 @@ def _clock_gates(pdk: Pdk, folder: Path) -> str:
             "that has one"
         )
     cell, enable, clock, out, *low = pdk.cells.clock_gate
-    (folder / "clock_gates.v").write_text(RESET_GATED)
+    reset_gated = [RESET_GATED.format(value=value, gate=gate) for value, gate in RESETS]
+    (folder / "clock_gates.v").write_text("".join(reset_gated))
     return GATE_CLOCKS.format(
         cell=cell,
         enable=enable,
