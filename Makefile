@@ -10,7 +10,7 @@ BOARD ?= ulx3s
 TOOLCHAIN ?=
 CONFIG ?=
 CLOCK ?=
-SEED ?= 2
+SEED ?= 3
 FAULTS ?= 10000
 PDK ?=
 ASIC ?=
@@ -68,7 +68,7 @@ verilog: $(PLAY_STAMPS) ## Write the core as Verilog with its sidecar (LANES=16)
 boards: $(BOARD_STAMPS) ## List the boards, what fits them, and the tools that they need
 	$(RUN)/reticent boards
 
-bitstream: $(BOARD_STAMPS) ## Build for a board (BOARD=ulx3s CONFIG= CLOCK= TOOLCHAIN= SEED=2)
+bitstream: $(BOARD_STAMPS) ## Build for a board (BOARD=ulx3s CONFIG= CLOCK= TOOLCHAIN= SEED=3)
 	$(RUN)/reticent bitstream $(BOARD) --seed $(SEED) $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN)) \
 	  $(if $(CONFIG),--config $(CONFIG)) $(if $(CLOCK),--clock $(CLOCK))
 

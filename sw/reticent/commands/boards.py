@@ -61,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--clock", type=float, metavar="MHZ", help="of core and link (`reticent boards` lists it)"
     )
     build.add_argument("--toolchain", metavar="NAME", help="trellis, vivado or xray (what is here)")
-    build.add_argument("--seed", type=int, default=2, metavar="N", help="of place and route (2)")
+    build.add_argument("--seed", type=int, default=3, metavar="N", help="of place and route (3)")
     build.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="folder to build in (build/boards/BOARD)"
     )
