@@ -52,7 +52,7 @@ def test_every_choice_changes_the_hash():
     hashes = {base.hash}
     for field in dataclasses.fields(base):
         if field.name != "weight_bits":  # it has one value
-            step = 1 if field.name == "streams" else -1
+            step = 1 if field.name in ("streams", "requantisers") else -1
             hashes.add(base.replace(**{field.name: getattr(base, field.name) + step}).hash)
     assert len(hashes) == len(dataclasses.fields(base))
     assert base.hash == BuildConfig().hash < 1 << 32
@@ -69,7 +69,8 @@ def test_other_lanes_share_the_same_memory(lanes):
 
 
 def test_choices_beside_the_lanes():
-    assert BuildConfig.for_lanes(16) == BuildConfig()
+    assert BuildConfig.for_lanes(8).requantisers == 1
+    assert BuildConfig.for_lanes(16) == BuildConfig(requantisers=2)
     config = BuildConfig.for_lanes(8, weight_depth=99, queue_depth=64)
     assert (config.weight_depth, config.queue_depth) == (99, 64)
 
