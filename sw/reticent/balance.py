@@ -40,7 +40,7 @@ def measure_traffic(
     fired = []
     for frame in frames:
         golden.step(frame)
-        fired.append(list(golden.fired))
+        fired.append(golden.fired)
         for i, (layer, fold) in enumerate(zip(network.layers, folds, strict=True)):
             meets = _tap_events(layer, golden.delta[i] != 0, fold)
             load = np.einsum("oiyx,qiyx->oq", golden.stored[i], meets)

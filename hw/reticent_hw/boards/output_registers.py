@@ -5,7 +5,7 @@ register right behind one of them stays one in logic.
 """
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["BLOCK", "MULTIPLIER", "REGISTER", "absorb"]
 
@@ -15,8 +15,7 @@ ZERO, ONE = "0", "1"
 
 
 def _enable(register: dict[str, Any], clock: Any) -> Any | None:
-    """The net that lets a register move; None when a register of such a cell
-    cannot do what it does."""
+    """The net that lets a register take a value; None when a cell's own cannot do what it does."""
     parameters, nets = register["parameters"], register["connections"]
 
     def mode(name: str) -> str:
@@ -30,17 +29,38 @@ def _enable(register: dict[str, Any], clock: Any) -> Any | None:
     return nets["CE"][0] if mode("CEMUX") == "CE" else None
 
 
+class _Followers(NamedTuple):
+    """Registers that may move into the cell before them."""
+
+    names: dict[str, str]  # by the cell's output port
+    clock: Any
+    enable: Any
+
+
 def _followers(
-    cells: dict[str, Any], readers: dict[int, list[str | None]], outputs: dict[str, int]
-) -> dict[str, str] | None:
-    """The register behind each output (port and net); None where one goes anywhere else, too."""
-    found = {}
-    for port, net in outputs.items():
-        names = readers[net]
-        if len(names) != 1 or names[0] is None:
-            return None
-        found[port] = names[0]
-    return found
+    module: dict[str, Any],
+    readers: dict[int, list[str | None]],
+    cell: dict[str, Any],
+    outputs: str,
+    clock_port: str | None = None,
+) -> _Followers | None:
+    """The registers behind the ports of a cell that begin with `outputs`, as far as these are read;
+    None where they cannot move. `clock_port` is where the cell's clock is if it has one."""
+    cells, names = module["cells"], {}
+    for port, nets in cell["connections"].items():
+        found = readers.get(nets[0]) if port.startswith(outputs) and nets else None
+        if found:
+            if len(found) != 1 or found[0] is None:
+                return None
+            names[port] = found[0]
+    if not names:
+        return None
+    first = cells[next(iter(names.values()))]["connections"]
+    clock = cell["connections"][clock_port][0] if clock_port else first["CLK"][0]
+    enables = {_enable(cells[name], clock) for name in names.values()}
+    if len(enables) != 1 or None in enables:
+        return None
+    return _Followers(names, clock, enables.pop())
 
 
 def _replace(cells: dict[str, Any], cell: dict[str, Any], followers: dict[str, str]) -> None:
@@ -68,43 +88,28 @@ def absorb(module: dict[str, Any]) -> dict[str, int]:
         for net in port["bits"]:
             readers[net].append(None)
 
-    def read(cell: dict[str, Any], prefix: str) -> dict[str, int]:
-        nets = cell["connections"]
-        return {
-            port: nets[port][0]
-            for port in nets
-            if port.startswith(prefix) and nets[port] and readers.get(nets[port][0])
-        }
-
     used = {BLOCK: 0, MULTIPLIER: 0}
     for cell in list(cells.values()):
         nets, parameters = cell["connections"], cell["parameters"]
         if cell["type"] == BLOCK:
             for side in SIDES:
-                followers = _followers(cells, readers, read(cell, f"DO{side}"))
-                if not followers or parameters[f"REGMODE_{side}"] != "NOREG":
-                    continue
-                clock = nets[f"CLK{side}"][0]
-                enables = {_enable(cells[name], clock) for name in followers.values()}
-                if len(enables) != 1 or None in enables:
+                found = _followers(module, readers, cell, f"DO{side}", f"CLK{side}")
+                if found is None or parameters[f"REGMODE_{side}"] != "NOREG":
                     continue
                 parameters[f"REGMODE_{side}"] = "OUTREG"
-                nets[f"OCE{side}"] = [enables.pop()]
-                _replace(cells, cell, followers)
+                nets[f"OCE{side}"] = [found.enable]
+                _replace(cells, cell, found.names)
                 used[BLOCK] += 1
         elif cell["type"] == MULTIPLIER:
-            followers = _followers(cells, readers, read(cell, "P"))
-            if not followers or "REG_OUTPUT_CLK" in parameters:
-                continue
-            clock = cells[next(iter(followers.values()))]["connections"]["CLK"][0]
-            if {_enable(cells[name], clock) for name in followers.values()} != {ONE}:
+            found = _followers(module, readers, cell, "P")
+            if found is None or found.enable != ONE or "REG_OUTPUT_CLK" in parameters:
                 continue
             parameters |= {
                 "REG_OUTPUT_CLK": "CLK0", "REG_OUTPUT_CE": "CE0", "REG_OUTPUT_RST": "RST0"
             }  # fmt: skip
-            for port, net in (("CLK0", clock), ("CE0", ONE), ("RST0", ZERO)):
+            for port, net in (("CLK0", found.clock), ("CE0", ONE), ("RST0", ZERO)):
                 nets[port] = [net]
                 cell["port_directions"][port] = "input"
-            _replace(cells, cell, followers)
+            _replace(cells, cell, found.names)
             used[MULTIPLIER] += 1
     return used
