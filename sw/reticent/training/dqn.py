@@ -70,7 +70,12 @@ class Dqn:
             filling = self._decisions < settings.learning_starts
             chosen = self._explorer.choose(best, 1.0 if filling else learner.epsilon, self._rng)
             frames = self._observations[:, -1].copy()
-            taken = self._games.step(chosen)
+            self._games.send(chosen)
+            # The games go on in their own threads while the network learns.
+            while self._due >= 1:
+                self._due -= 1
+                losses.append(self._update())
+            taken = self._games.receive()
             self._replay.add(
                 frames,
                 self._ages,
@@ -87,9 +92,6 @@ class Dqn:
             learner.frames += count * FRAME_SKIP
             if not filling:
                 self._due += count / settings.update_every
-            while self._due >= 1:
-                self._due -= 1
-                losses.append(self._update())
             if before // settings.target_every != self._decisions // settings.target_every:
                 self._target.copy_from(learner.network)
         learner.prune()

@@ -61,9 +61,17 @@ class Games:
 
     def step(self, actions: npt.NDArray[np.int64]) -> Transition:
         """Take one decision in every game."""
-        if self._fire:
-            actions = np.where(self._lost, 1, actions)
-        observations, rewards, terminated, truncated, info = self._environments.step(actions)
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: npt.NDArray[np.int64]) -> None:
+        """Begin to take one decision in every game; the emulators run in threads of their own."""
+        self._actions = np.where(self._lost, 1, actions) if self._fire else actions
+        self._environments.send(self._actions)
+
+    def receive(self) -> Transition:
+        """Wait for what the last `send` led to."""
+        observations, rewards, terminated, truncated, info = self._environments.recv()
         over = np.asarray(terminated) | np.asarray(truncated)
         lives = np.array(info["lives"])
         self._lost = (lives < self._lives) & ~over
@@ -73,7 +81,7 @@ class Games:
         self._scores[over] = 0
         return Transition(
             np.asarray(observations),
-            actions,
+            self._actions,
             np.asarray(rewards, np.float32),
             over | self._lost,
             over,
