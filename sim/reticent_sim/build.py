@@ -131,7 +131,8 @@ def model(
 
     `name` must change with everything that decides the library; `what` is for people; `verilog`
     gives the text of the module `top`, which `harness` includes as `V<top>.h`; `options` are more
-    ones of Verilator, `effort` is the compiler's.
+    ones of Verilator, `effort` is the compiler's. With `--hierarchical` among them, modules that
+    the text declares as `hier_block` are compiled once, however often the design has them.
     """
     folder = build_folder() / "models" / name
     made = folder / f"lib{top}.so"
@@ -163,12 +164,17 @@ def _build(
              str(source)],
             scratch,
         )  # fmt: skip
-        _run(["make", "-C", "obj", "-f", f"V{top}.mk", "-j2", f"OPT_FAST={effort}",
-              f"libV{top}.a", "libverilated.a"], scratch)  # fmt: skip
+        objects = scratch / "obj"
+        make = ["make", "-C", "obj", "-j2", f"OPT_FAST={effort}"]
+        if (objects / f"V{top}_hier.mk").exists():
+            _run([*make, "-f", f"V{top}_hier.mk", "hier_build"], scratch)
+        _run([*make, "-f", f"V{top}.mk", f"libV{top}.a", "libverilated.a"], scratch)
+        # The whole before the blocks in it, and what all of them need last.
+        blocks = sorted(str(path) for path in objects.glob("V*/lib*.a"))
         root = Path(_output(["verilator", "--getenv", "VERILATOR_ROOT"])) / "include"
         _run(
             ["g++", "-shared", "-fPIC", "-O2", "-march=native", "-std=c++17", "-Iobj", f"-I{root}",
-             f"-I{root / 'vltstd'}", str(harness), "-o", name, f"obj/libV{top}.a",
+             f"-I{root / 'vltstd'}", str(harness), "-o", name, f"obj/libV{top}.a", *blocks,
              "obj/libverilated.a", "-pthread"],
             scratch,
         )  # fmt: skip

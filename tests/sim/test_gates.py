@@ -175,6 +175,17 @@ module \reticent_chip.core (input clk, input rst);
   always @(posedge clk) if (rst) n <= 0; else n <= n + 1;
   memory \memory.macro_0_0 (.clk(clk), .n(n));
   gate \memory.gate (.on(n[3] & n[0]));
+  wire carried;
+  reticent_lane lane_0 (.clk(clk), .rst(rst), .on(n[0]), .carry(carried));
+  reticent_lane lane_1 (.clk(clk), .rst(rst), .on(carried), .carry());
+endmodule
+module reticent_lane (input clk, input rst, input on, output carry);
+  \reticent_lane.parts parts (.clk(clk), .rst(rst), .on(on), .carry(carry));
+endmodule
+module \reticent_lane.parts (input clk, input rst, input on, output carry);
+  reg [1:0] m;
+  assign carry = on & m[0];
+  always @(posedge clk) if (rst) m <= 0; else if (on) m <= m + 1;
 endmodule
 module gate (input on);
   wire ticks_0 = on;
@@ -211,6 +222,12 @@ def test_changes_are_counted_in_windows(tmp_path):
         nets = counts["changes"]
         assert (nets["n[0]"], nets["n[1]"]) == (sampled, sampled // 2)
         assert nets["_7_"] == nets["n[2]"] == sampled // 4
+        # The lanes are one module, and count apart.
+        first, second = ({b: nets[f"lane_{i}/parts/m[{b}]"] for b in (0, 1)} for i in (0, 1))
+        assert first == {0: sampled // 2, 1: sampled // 4}
+        assert second == {0: sampled // 4, 1: sampled // 8}
+        assert nets["lane_0/carry"] == sampled // 2
+        assert not any("TOP" in name or "__V" in name for name in nets)
         assert counts["reads"] == {"memory/macro_0_0": sampled // 2}
         assert counts["writes"] == {"memory/macro_0_0": sampled // 16}
         assert counts["ticks"] == {"memory/gate": sampled // 4}
