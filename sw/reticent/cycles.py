@@ -203,9 +203,9 @@ BEGINS, NUMBER, GROUP, LAP, JOINED, PARTED, MISSING, NEXT_FINISH, EARLIEST = ran
 # of its channels.
 OUTSTANDING, CREDIT, ENTERED, LEFT, LEAVES, CURRENT, CHANNEL = range(7)
 # Counters: ranges that were offered and that arrived, and when the last one will have; when the
-# last ones did, and the lanes that were idle then.
+# last ones did, and the lanes that were idle then; cycles from the first pixel to the answer.
 # FULL of stream b and the one after it are the first and the end of its full ranges.
-OFFERED, ARRIVED, LAST_ARRIVAL, WOKEN_AT, WOKEN, FULL = range(6)
+OFFERED, ARRIVED, LAST_ARRIVAL, WOKEN_AT, WOKEN, WHOLE, FULL = range(7)
 NO_EVENTS, FIFO_FULL, LAYER_TAIL, SEQUENCER = range(len(LOST_CAUSES))
 NOT_RUNNING = -1
 
@@ -1182,6 +1182,7 @@ def _frame(
     if streams > 1:  # whose turn it is in the next frame
         everyone = ALL >> np.uint64(64 - lane_count)
         _take_turns(everyone, NEVER - 1, pushed, taken, fifos, order, woken, snapshot)
+    count[WHOLE] = t + 1
     cycles_all, busy = t + 1 - began, _busy(t, until, loads, count)
     lost[counted, cause] += lane_count * (t + 1 - since) - (busy - busy_before)
     early = began - (place[TAKEN] + 1)  # from the last pixel to phase 0
@@ -1325,9 +1326,9 @@ class CycleModel:
         )
         self._cycles = np.zeros(len(image.layers), np.int64)
         self._lost = np.zeros((len(image.layers), len(LOST_CAUSES)), np.int64)
+        self._count = np.zeros(FULL + 2 * streams, np.int64)
         self._machine = _bind(
-            tables, encoder, generators, state, scanner, np.zeros(FULL + 2 * streams, np.int64),
-            self._cycles, self._lost,
+            tables, encoder, generators, state, scanner, self._count, self._cycles, self._lost,
         )  # fmt: skip
         self.reset()
 
@@ -1341,6 +1342,11 @@ class CycleModel:
         """Multiplications of the lane that had most of them in the last frame: with this placement
         no frame with these events takes fewer cycles."""
         return int(self._lanes.loads.max())
+
+    @property
+    def whole(self) -> int:
+        """Cycles of the last frame from its first pixel to its answer."""
+        return int(self._count[WHOLE])
 
     @property
     def waits(self) -> Ints:

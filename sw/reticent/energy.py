@@ -27,7 +27,15 @@ from .engine import Engine
 from .layout import Space, row_fields
 from .quantise import QuantisedLayer, QuantisedNetwork
 
-__all__ = ["PURPOSES", "Tally", "add_pj", "frame_energy", "memory_pj", "multiply_pj"]
+__all__ = [
+    "PURPOSES",
+    "LayerCounter",
+    "Tally",
+    "add_pj",
+    "frame_energy",
+    "memory_pj",
+    "multiply_pj",
+]
 
 # Horowitz, ISSCC 2014, figure 1.1.9, 45 nm, 0.9 V.
 ADD_PJ, ADD_BITS = 0.1, 32  # integer addition
@@ -77,7 +85,7 @@ def frame_energy(
     of the whole frame are sums. `starts` marks the frames that begin an episode.
     """
     engine = Engine(network)
-    counters = [_Counter(layer) for layer in network.layers]
+    counters = [LayerCounter(layer) for layer in network.layers]
     counted = 0
     totals = np.zeros((len(counters), 4))
     for frame, first in zip(frames, starts, strict=True):
@@ -104,7 +112,7 @@ def frame_energy(
     }
 
 
-class _Counter:
+class LayerCounter:
     """Counts what the events of a frame cause in one layer."""
 
     def __init__(self, layer: QuantisedLayer) -> None:

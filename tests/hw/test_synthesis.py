@@ -1,7 +1,7 @@
 """From Verilog to cells, a slowest path and energies, on a kit of four cells."""
 
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +9,11 @@ import pytest
 from reticent.errors import ToolError, UserError
 from reticent_hw.asic import opensta
 from reticent_hw.asic.design import CHIP
+from reticent_hw.asic.frames import Activity
 from reticent_hw.asic.macros import MacroLibrary, Request
+from reticent_hw.asic.netlist import ClockPin, Netlist
 from reticent_hw.asic.pdk import CellChoice, MemoryChoice, Pdk
-from reticent_hw.asic.report import ClockPin, area_report, frame_energy, instance_block, total
+from reticent_hw.asic.report import area_report, frame_energy, instance_block, total
 from reticent_hw.asic.synthesis import NETLIST, block_of, synthesise
 
 pytest.importorskip("liberty", reason="needs the extra `asic`")
@@ -219,13 +221,8 @@ def test_opensta_says_what_is_wrong(pdk, macros, tmp_path):
 # Energies, by hand.
 
 
-@dataclass
-class Counted:
-    cycles: int = 1000
-    changes: dict[str, int] = field(default_factory=dict)
-    reads: dict[str, int] = field(default_factory=dict)
-    writes: dict[str, int] = field(default_factory=dict)
-    ticks: dict[str, int] = field(default_factory=dict)
+def counted(changes=None, reads=None, writes=None, ticks=None):
+    return Activity(1000, 1000, changes or {}, reads or {}, writes or {}, ticks or {})
 
 
 def test_energy_of_a_frame(macros):
@@ -234,9 +231,9 @@ def test_energy_of_a_frame(macros):
         flop: opensta.Power(rest=3e-6, active=4e-6, leakage=1e-6),
         macro: opensta.Power(rest=1.0, active=1.0, leakage=1.0),  # counted in another way
     }
-    counted = Counted(changes={flop: 10}, reads={macro: 3}, writes={macro: 2})
-    kinds = {macro: "reticent_sram_1rw_8x4"}
-    found = frame_energy(counted, power, {}, kinds, macros, period_ns=2, pin_pj={})
+    activity = counted(changes={flop: 10}, reads={macro: 3}, writes={macro: 2})
+    netlist = Netlist({macro: "reticent_sram_1rw_8x4"}, {}, {}, set())
+    found = frame_energy(activity, power, netlist, macros, period_ns=2, pin_pj={})
     # 1,000 cycles of 2 ns; a change is 4 uW for 2 ns.
     assert found["lane"] == pytest.approx(
         {"clock": 4.0, "leakage": 2.0, "switching": 10 * 8e-3, "memory": 0.0}
@@ -255,8 +252,9 @@ def test_energy_of_clocks_that_are_gated(macros):
         free: ClockPin("DFF", "CLK", None),
     }
     pin_pj = {("GATE", "C"): 0.002, ("DFF", "CLK"): 0.001}
-    counted = Counted(ticks={gate: 100})
-    found = frame_energy(counted, power, clocks, {}, macros, period_ns=2, pin_pj=pin_pj)["lane"]
+    netlist = Netlist({}, {}, clocks, {gate})
+    activity = counted(ticks={gate: 100})
+    found = frame_energy(activity, power, netlist, macros, period_ns=2, pin_pj=pin_pj)["lane"]
     # 2 uW for 2 ns a tick, and the pin; the gate itself is never still.
     assert found["clock"] == pytest.approx(1000 * (4e-3 + 2e-3 + 4e-3 + 1e-3) + 100 * (4e-3 + 1e-3))
     assert found["leakage"] == pytest.approx(3 * 2.0)

