@@ -30,7 +30,7 @@ predicted; 1: one was not.
 
 BAUD, BITS_A_BYTE = 1_000_000, 10  # of a serial link: start, eight data, stop
 LANES = [8, 16, 32, 64]
-WIDTH = 104  # columns of the tables, on a terminal or not
+WIDTH = 108  # columns of the tables, on a terminal or not
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
