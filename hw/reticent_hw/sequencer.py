@@ -185,8 +185,6 @@ class Sequencer(wiring.Component):
         def turn_to(layer_parity) -> None:
             m.d.sync += [parity.eq(layer_parity), self.parity.eq(layer_parity)]
 
-        with m.If(~self.running):
-            m.d.sync += self.source.eq(port.data)
         with m.FSM(name="ctrl"):
             # Long enough for the layer before: its last neuron is on its way.
             with m.State("INIT_FETCH"):
@@ -259,6 +257,7 @@ class Sequencer(wiring.Component):
                 ]
                 m.d.sync += [
                     upcoming.eq(self.load.row),
+                    self.source.eq(port.data),
                     self.parity.eq(Mux(self.in_frame, parity, self.load.space != Space.STATE_ODD)),
                 ]
                 with m.If(self.frame_ready):
