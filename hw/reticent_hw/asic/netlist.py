@@ -69,8 +69,9 @@ def netlist_of(design: Mapping, kinds: set[str], gate: Sequence[str] | None) -> 
                 names.setdefault(bit, name if width == 1 else f"{name}[{i}]")
         for name, cell in facts["cells"].items():
             if cell["type"] == gate_kind:
-                found.gates.add(f"{path}{name}".replace(".", "/"))
-                clocks[cell["connections"][gated][0]] = f"{path}{name}".replace(".", "/")
+                here = f"{path}{name}".replace(".", "/")
+                found.gates.add(here)
+                clocks[cell["connections"][gated][0]] = here
         for name, cell in facts["cells"].items():
             kind, pins = modules[cell["type"]], cell["connections"]
             taken = {p: b[0] for p, b in pins.items() if len(b) == 1 and b[0] in clocks}
