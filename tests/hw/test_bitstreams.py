@@ -14,6 +14,7 @@ from amaranth.sim import Simulator
 
 from reticent import cli
 from reticent.boards import find_board
+from reticent.config import BuildConfig
 from reticent.errors import UserError
 from reticent.presets import PRESETS as BOARDS
 from reticent_hw.boards import build
@@ -289,6 +290,20 @@ class TestToolchains:
             tools(name, "echo it went wrong; exit 5" if name == "yosys" else "exit 0")
         with pytest.raises(build.ToolError, match="failed at synthesis: it went wrong; all of it"):
             build.bitstream(target("ulx3s"), TRELLIS, tmp_path / "out", lambda _: None, seed=1)
+
+    @pytest.mark.parametrize("name", ["ecpix5", "orangecrab"])
+    def test_lights_of_three_colours_have_pins(self, tools, tmp_path, name):
+        found = target(name)
+        small = dataclasses.replace(found.preset, config=BuildConfig(lanes=1, weight_depth=64))
+        for tool in TRELLIS.tools:
+            tools(tool, "exit 5")
+        with pytest.raises(build.ToolError, match="failed at synthesis"):
+            build.bitstream(
+                dataclasses.replace(found, preset=small), TRELLIS, tmp_path, lambda _: None, seed=1
+            )
+        pins = (tmp_path / "reticent.lpf").read_text()
+        for light, number in (*found.lights, found.button, ("uart", 0)):
+            assert f"{light}_{number}_" in pins
 
     def test_a_synthesis_that_fails_is_reported(self, tools, tmp_path):
         tools("yosys", "echo more >&2; echo ERROR: no such cell >&2; exit 1")

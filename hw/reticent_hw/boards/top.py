@@ -41,7 +41,7 @@ class BoardTop(Elaboratable):
         def pin(name: str, number: int, direction: str, *, only: str | None = None):
             port = platform.request(name, number, dir="-")
             port = getattr(port, only) if only else port
-            m.submodules[f"{name}_{only or number}"] = buffer = io.Buffer(direction, port)
+            m.submodules[f"{name}_{number}"] = buffer = io.Buffer(direction, port)
             return buffer
 
         m.submodules.pll = pll = pll_type(board.oscillator_hz, board.clock_hz)
