@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="needs the `train` extra")
 from reticent.errors import UserError  # noqa: E402
 from reticent.network import Conv, Dense, Flatten, InputSpec, Network, reference_network  # noqa: E402
 from reticent.training import files, pruning  # noqa: E402
+from reticent.training.distil import divergence  # noqa: E402
 from reticent.training.evaluation import evaluate, interval  # noqa: E402
 from reticent.training.games import Games  # noqa: E402
 from reticent.training.learner import Explorer, Learner  # noqa: E402
@@ -23,6 +24,7 @@ from reticent.training.pqn import lambda_returns  # noqa: E402
 from reticent.training.qnetwork import QNetwork, initial_tensors  # noqa: E402
 from reticent.training.replay import Replay  # noqa: E402
 from reticent.training.settings import (  # noqa: E402
+    DistilSettings,
     DqnSettings,
     PqnSettings,
     from_json,
@@ -43,6 +45,16 @@ DQN = DqnSettings(
     replay=200,
     learning_starts=64,
     target_every=50,
+)
+
+DISTIL = DistilSettings(
+    frames=3 * 4 * 64,
+    environments=8,
+    steps=8,
+    minibatch=16,
+    segment=4 * 64,
+    evaluation=0,
+    density=((0.3, 1.0), (0.9, 0.4)),
 )
 
 
@@ -238,25 +250,72 @@ def same_state(a, b):
 
 @pytest.mark.parametrize(
     "settings",
-    [PQN, PQN.changed({"overlap": True, "density": "0.3:1,0.9:0.4"}), DQN],
-    ids=["pqn", "overlapping pqn", "dqn"],
+    [PQN, PQN.changed({"overlap": True, "density": "0.3:1,0.9:0.4"}), DQN, DISTIL],
+    ids=["pqn", "overlapping pqn", "dqn", "distil"],
 )
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, settings):
     shape = tiny()
-    whole = Run(tmp_path / "whole", settings, shape=shape)
+    start = initial_tensors(shape, settings.seed)
+    whole = Run(tmp_path / "whole", settings, shape=shape, start=start)
     assert whole.train()
-    stopped_after(Run(tmp_path / "parts", settings, shape=shape), 1)
-    stopped_after(Run(tmp_path / "parts", settings, shape=shape), 1)
-    rest = Run(tmp_path / "parts", settings, shape=shape)
+    stopped_after(Run(tmp_path / "parts", settings, shape=shape, start=start), 1)
+    stopped_after(Run(tmp_path / "parts", settings, shape=shape, start=start), 1)
+    rest = Run(tmp_path / "parts", settings, shape=shape, start=start)
     assert 0 < rest.learner.frames < settings.frames
     assert rest.train()
     assert same_state(whole.learner.state(), rest.learner.state())
     assert same_state(whole.algorithm.state(), rest.algorithm.state())
-    first = initial_tensors(shape, settings.seed)
-    assert not same_state(first, dict(rest.learner.network.tensors))  # it learned something
-    again = Run(tmp_path / "parts", settings, shape=shape)
+    assert not same_state(start, dict(rest.learner.network.tensors))  # it learned something
+    again = Run(tmp_path / "parts", settings, shape=shape, start=start)
     assert again.finished
     assert again.train()
+
+
+def test_divergence_ignores_a_shift_and_grows_with_a_difference():
+    values = torch.tensor([[0.1, 0.3, 0.2], [1.0, 0.9, 0.4]])
+    assert float(divergence(values + 7, values, 0.1)) == pytest.approx(0, abs=1e-6)
+    near, far = (float(divergence(values * (1 + d), values, 0.1)) for d in (0.1, 0.5))
+    assert 0 < near < far
+    wanted, found = torch.softmax(values / 0.1, 1), torch.softmax(values * 1.5 / 0.1, 1)
+    by_hand = (wanted * (wanted / found).log()).sum(1).mean() * 0.1**2
+    assert far == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_what_is_pruned_by_imitation_stays_like_its_teacher(tmp_path):
+    """Far more than the teacher does whose small weights are just left out."""
+    shape = tiny()
+    start = initial_tensors(shape, 1)
+    settings = DISTIL.changed({"frames": 4 * 64 * 60, "segment": 1e6, "density": "0:1,0.4:0.3"})
+    run = Run(tmp_path, settings, shape=shape, start=start)
+    assert run.train()
+    assert run.learner.density == pytest.approx(0.3, abs=0.001)
+    teacher = QNetwork(shape, start, precision="float32")
+    cut = QNetwork(shape, start, precision="float32")
+    pruning.apply_masks(
+        cut.tensors,
+        pruning.magnitude_masks(cut.weights, pruning.full_masks(cut.weights), 0.3, "global"),
+    )
+    games = Games("breakout", 8, threads=1)
+    rng = np.random.default_rng(0)
+    seen = [games.reset(5)]
+    seen += [games.step(rng.integers(4, size=8)).observations for _ in range(40)]
+    games.close()
+    seen = torch.from_numpy(np.concatenate(seen[20:]))
+    with torch.no_grad():
+        wanted = teacher(seen)
+        student, plain = (
+            float(divergence(network(seen), wanted, settings.temperature))
+            for network in (run.learner.network, cut)
+        )
+    assert student < plain / 4
+
+
+def test_distillation_needs_a_teacher(tmp_path):
+    with pytest.raises(UserError, match="give --from FILE"):
+        Run(tmp_path / "run", DISTIL, shape=tiny())
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="a lottery learns from rewards"):
+        Lottery(tmp_path, DISTIL)
 
 
 def test_what_a_killed_dqn_wrote_after_its_checkpoint_is_forgotten(tmp_path):

@@ -27,6 +27,7 @@ examples:
   python sw/train.py --game enduro --set density=0.3:1,0.7:0.2,0.95:0.107
   python sw/train.py --game breakout --from runs/a/snapshots/final.safetensors --run runs/b
   python sw/train.py --game pong --algorithm dqn --set replay=200000
+  python sw/train.py --game enduro --algorithm distil --from agents/enduro-dense.npz
 
 Interrupt it when you like; the same command goes on. Watch it: tensorboard --logdir runs
 """
@@ -183,15 +184,16 @@ def _add_settings(parser: Any, *, game: bool = True) -> None:
         add("--seed", type=int, help="of everything random (0)")
     add(
         "--algorithm",
-        choices=("pqn", "dqn"),
+        choices=("pqn", "dqn", "distil"),
         help="pqn: parallelised Q-learning without replay, "
-        "several times quicker; dqn: as published (pqn)",
+        "several times quicker; dqn: as published; distil: imitate the network of --from while "
+        "pruning it (pqn)",
     )
     add(
         "--preset",
         metavar="NAME",
-        help="settings to begin with: fast, published or a .toml file "
-        "(fast for pqn, published for dqn)",
+        help="settings to begin with: fast, published, distil or a .toml file "
+        "(fast for pqn, published for dqn, distil for distil)",
     )
     add("--frames", help="emulator frames, four a decision")
     add(
@@ -222,7 +224,7 @@ def _settings(arguments: argparse.Namespace, game: str, seed: int | None) -> Set
     from ..atari import game_name
     from .settings import preset
 
-    usual = {"pqn": "fast", "dqn": "published"}[arguments.algorithm or "pqn"]
+    usual = {"pqn": "fast", "dqn": "published", "distil": "distil"}[arguments.algorithm or "pqn"]
     settings = preset(arguments.preset or usual)
     if arguments.algorithm not in (None, settings.algorithm):
         raise UserError(

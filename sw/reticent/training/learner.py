@@ -43,12 +43,12 @@ class Learner:
         self.masks = dict(masks) if masks else full_masks(network.weights)
         self.frames = 0
         self._parameters = network.learnable()
-        if settings.algorithm == "pqn":
-            self.optimiser = torch.optim.RAdam(self._parameters, lr=settings.learning_rate)
-        else:
+        if settings.algorithm == "dqn":
             self.optimiser = torch.optim.Adam(
                 self._parameters, lr=settings.learning_rate, fused=True
             )
+        else:
+            self.optimiser = torch.optim.RAdam(self._parameters, lr=settings.learning_rate)
         apply_masks(network.tensors, self.masks)
 
     @property

@@ -57,6 +57,8 @@ class Lottery:
             raise UserError(f"{rounds} rounds: give 0 or more")
         if not 0 < rate < 1:
             raise UserError(f"rate is {rate}: give a share between 0 and 1, such as 0.2")
+        if settings.algorithm == "distil":
+            raise UserError("a lottery learns from rewards: give --algorithm pqn or dqn")
         if settings.density:
             raise UserError("density is set by the rounds: leave it out, or use --method gradual")
         self.folder, self.settings = folder, settings

@@ -20,6 +20,7 @@ from ..errors import UserError
 __all__ = [
     "ALGORITHMS",
     "FRAME_SKIP",
+    "DistilSettings",
     "DqnSettings",
     "PqnSettings",
     "Settings",
@@ -193,7 +194,29 @@ class DqnSettings(Settings):
         self._range("target_every", 1, 1 << 30)
 
 
-ALGORITHMS: dict[str, type[Settings]] = {"pqn": PqnSettings, "dqn": DqnSettings}
+@dataclass(frozen=True, kw_only=True)
+class DistilSettings(Settings):
+    """Distillation: the network imitates what it was when the run began."""
+
+    algorithm: str = "distil"
+    environments: int = 32
+    steps: int = 32  # decisions of each environment in one batch
+    epochs: int = 2
+    temperature: float = 0.02  # differences of values much below it count as ties
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._choice("algorithm", ("distil",))
+        self._range("steps", 1, 100_000)
+        self._range("epochs", 1, 100)
+        self._range("temperature", 1e-6, 1e6)
+
+
+ALGORITHMS: dict[str, type[Settings]] = {
+    "pqn": PqnSettings,
+    "dqn": DqnSettings,
+    "distil": DistilSettings,
+}
 
 
 def presets() -> list[str]:

@@ -39,6 +39,7 @@ from .. import __version__
 from ..engine import FloatEngine
 from ..errors import UserError
 from ..network import Network, reference_network
+from .distil import Distil
 from .dqn import Dqn
 from .evaluation import evaluate, interval
 from .files import load_checkpoint, save_checkpoint, save_tensors, write_file
@@ -46,7 +47,14 @@ from .games import Games
 from .learner import Advance, Learner
 from .pqn import Pqn
 from .qnetwork import QNetwork, Tensor, Tensors, initial_tensors
-from .settings import FRAME_SKIP, DqnSettings, PqnSettings, Settings, from_json
+from .settings import (
+    FRAME_SKIP,
+    DistilSettings,
+    DqnSettings,
+    PqnSettings,
+    Settings,
+    from_json,
+)
 
 __all__ = ["Run", "Status", "snapshot_name"]
 
@@ -118,6 +126,8 @@ class Run:
         shape: Network | None = None,
         device: str = "cpu",
     ) -> None:
+        if isinstance(settings, DistilSettings) and not start:
+            raise UserError("distil imitates the network that it begins with: give --from FILE")
         torch.set_num_threads(1)  # more collapse as soon as anything else runs
         self.folder, self.settings = folder, settings
         facts = {
@@ -158,7 +168,7 @@ class Run:
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._segment = 0
         self._seconds = 0.0
-        self.algorithm = self._make_algorithm()
+        self.algorithm = self._make_algorithm(first)
         if self.checkpoint.exists():
             self._load()
         else:
@@ -330,9 +340,11 @@ class Run:
                 "settings to go on with it, or another --run folder"
             )
 
-    def _make_algorithm(self) -> Algorithm:
+    def _make_algorithm(self, first: Tensors) -> Algorithm:
         if isinstance(self.settings, PqnSettings):
             return Pqn(self.settings, self.learner, self._games)
+        if isinstance(self.settings, DistilSettings):
+            return Distil(self.settings, self.learner, self._games, first)
         assert isinstance(self.settings, DqnSettings)
         return Dqn(self.settings, self.learner, self._games, self.folder / "replay")
 
