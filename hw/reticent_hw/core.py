@@ -288,7 +288,7 @@ class Core(wiring.Component):
         for i, lane in enumerate(lanes):
             m.d.comb += [
                 scan_value(lane.scan).eq(scan),
-                lane.go.eq(sequencer.go),
+                lane.go.eq(sequencer.running),
                 lane.target.eq(sequencer.parity),
                 lane.scan.valid.eq(scanned_lanes[i]),
                 lane.shift.eq(sequencer.source.shift),

@@ -34,6 +34,7 @@ __all__ = [
     "core_verilog",
     "shared_instance",
     "sidecar",
+    "without_reset",
     "write_verilog",
 ]
 
@@ -55,7 +56,7 @@ class VerilogPlatform:
     def share(self, name: str, component: wiring.Component) -> Elaboratable:
         """An instance of the module `name`; the first component of that name defines it."""
         if name not in self.modules:
-            self.modules[name] = _convert(component, name, self)
+            self.modules[name] = _convert(component, name, self, missing_domain=without_reset)
         else:
             component._MustUse__used = True
         return shared_instance(name, component)
@@ -89,12 +90,14 @@ class VerilogPlatform:
         )
 
 
-def shared_instance(name: str, component: wiring.Component) -> Instance:
-    """An instance of the module `name` with the ports of a component.
+def without_reset(name: str) -> ClockDomain:
+    """The clock domain of a shared module; far away from others, it restarts by a port."""
+    return ClockDomain(name, reset_less=True)
 
-    Its reset is not used: such a component is far away from others, and told to restart by a port.
-    """
-    ports = {"i_clk": ClockSignal(), "i_rst": C(0, 1)}
+
+def shared_instance(name: str, component: wiring.Component) -> Instance:
+    """An instance of the module `name` (converted `without_reset`) with a component's ports."""
+    ports = {"i_clk": ClockSignal()}
     for path, member, value in component.signature.flatten(component):
         direction = "i" if member.flow == wiring.In else "o"
         ports[f"{direction}_{'__'.join(str(part) for part in path)}"] = value

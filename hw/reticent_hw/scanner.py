@@ -106,27 +106,27 @@ class NeuronScanner(wiring.Component):
             Signal(name=n) for n in ("begun", "started", "fresh", "take")
         )
         last_of_lap, none_ahead = Signal(init=1), Signal(init=1)
-        picked, found = Signal(), Signal()
+        picked, picked_wraps = Signal(), Signal()
         nothing_wanted = Signal()
-        picked_wraps, wraps = Signal(), Signal()
-        found_columns = Signal(c.map_columns)
-        found_row, found_offset = Signal.like(self.row), Signal(c.state_address_bits)
-        # A stage moves when it, or one behind it, is empty, or when the place that is issued ends.
-        # The latter is known late: so what is known early is kept by itself.
-        pick, load, refill = Signal(), Signal(), Signal()
-        may_pick, may_load, may_refill = (
-            Signal(name=f"may_{n}", attrs={"keep": 1}) for n in ("pick", "load", "refill")
+        # Where it lies. When the place that is issued ends, which is known late, the next one is
+        # taken and `found` moves up; a spare one lets the stages before depend on registers alone.
+        lying = data.StructLayout(
+            {
+                "row": self.row.shape(),
+                "offset": unsigned(c.state_address_bits),
+                "columns": unsigned(c.map_columns),
+                "wraps": unsigned(1),
+            }
         )
-        last = Signal()
+        looked_up, found, spare = (Signal(lying, name=n) for n in ("looked_up", "found", "spare"))
+        has_found, has_spare = Signal(), Signal()
+        pick, refill, last = Signal(), Signal(), Signal()
         all_rows = first_bits(m, source.rows, c.map_rows, "all_rows")
         all_columns = Signal(c.map_columns)
         every_column = first_bits(m, source.columns, c.map_columns, "every_column")
         m.d.comb += [
             wanted.eq(Mux(self.everything, all_rows, self.touched)),
-            may_load.eq(~found | may_refill),
-            may_pick.eq(started | ~picked | may_load),
-            load.eq(may_load | last),
-            pick.eq(may_pick | last),
+            pick.eq(started | ~picked | ~has_spare),
             following.eq(Mux(last_of_lap, wanted_rows, others_ahead)),
         ]
         m.d.sync += [
@@ -143,14 +143,22 @@ class NeuronScanner(wiring.Component):
                 picked_wraps.eq(fresh),
                 fresh.eq(last_of_lap),
             ]
-        with m.If(load):
+        m.d.comb += [
+            looked_up.row.eq(self.row),
+            looked_up.offset.eq(product_of(source.row_stride, self.row)),
+            looked_up.columns.eq(Mux(self.everything, all_columns, self.columns)),
+            looked_up.wraps.eq(picked_wraps),
+        ]
+        with m.If(~has_spare):
+            m.d.sync += spare.eq(looked_up)
+        with m.If(refill | ~has_found):
             m.d.sync += [
-                found.eq(picked),
-                found_columns.eq(Mux(self.everything, all_columns, self.columns)),
-                found_row.eq(self.row),
-                found_offset.eq(product_of(source.row_stride, self.row)),
-                wraps.eq(picked_wraps),
+                found.eq(Mux(has_spare, spare, looked_up)),
+                has_found.eq(has_spare | picked),
+                has_spare.eq(0),
             ]
+        with m.Elif(~has_spare):
+            m.d.sync += has_spare.eq(picked)
         with m.If(begun):
             m.d.comb += following.eq(wanted_rows)
             m.d.sync += fresh.eq(1)
@@ -182,14 +190,14 @@ class NeuronScanner(wiring.Component):
         ready, upcoming, upcoming_wraps = Signal(), Signal(place), Signal()
         with m.If(refill):
             m.d.sync += [
-                ready.eq(found),
-                upcoming_wraps.eq(wraps),
-                upcoming.y.eq(found_row),
-                upcoming.base.eq(source.state_base + found_offset),
-                *(upcoming[name].eq(value) for name, value in first_of(found_columns).items()),
+                ready.eq(has_found),
+                upcoming_wraps.eq(found.wraps),
+                upcoming.y.eq(found.row),
+                upcoming.base.eq(source.state_base + found.offset),
+                *(upcoming[name].eq(value) for name, value in first_of(found.columns).items()),
             ]
         with m.If(self.start | begun | started):
-            m.d.sync += [found.eq(0), ready.eq(0)]
+            m.d.sync += [has_found.eq(0), has_spare.eq(0), ready.eq(0)]
 
         # Issue its groups: column by column, channel by channel.
         issuing, current_place = Signal(), Signal(place)
@@ -206,8 +214,7 @@ class NeuronScanner(wiring.Component):
         m.d.comb += [
             last.eq(issue & ends),
             take.eq(ready & (~issuing | last)),
-            may_refill.eq(~ready | ~issuing),
-            refill.eq(may_refill | last),
+            refill.eq(~ready | ~issuing | last),
         ]
         with m.If(issue):
             m.d.sync += [

@@ -47,8 +47,7 @@ class Sequencer(wiring.Component):
     phase, source, target : the layer that receives events, the LAYER row before it, and its own;
         between frames `source` is the row that the load bus named three cycles ago
     parity : the lanes' `target`; the threshold pass and `scan` have the other state memory
-    running : a frame is worked on
-    go : the same, from a register: lanes may fetch
+    running : a frame is worked on; from a register, for lanes fetch by it
     start, everything : to the scanner
     touched : layers whose neurons must all be examined (after a threshold was changed)
     scan : to the lanes while no threshold pass runs; between frames neuron, parameters and parity
@@ -80,7 +79,6 @@ class Sequencer(wiring.Component):
                 "phase": Out(layer_index),
                 "last_phase": Out(1),
                 "running": Out(1),
-                "go": Out(1),
                 "source": Out(row_layout(c, Space.LAYER)),
                 "target": Out(row_layout(c, Space.LAYER)),
                 "parity": Out(1),
@@ -114,14 +112,24 @@ class Sequencer(wiring.Component):
 
         # All neurons of layer i must be examined: after a reset, or when its threshold changed.
         fresh = Signal(c.layers, init=-1)
-        first_cycle, settled = Signal(), Signal()
+        # Of a phase. `settled` stays as it was when the last phase ended.
+        first_cycle, settled, ends = Signal(), Signal(), Signal()
         begun = Signal()  # the frame's clock has begun before phase 0
+        parity = Signal()
         source_done = Mux(self.phase == 0, self.source_done[0], self.source_done[1])
+        # Of registers alone, not of the state, which takes long to decode.
         m.d.comb += [
             self.counting.eq(begun | self.running),
+            self.start.eq(first_cycle & (self.phase != 0)),
+            ends.eq(self.running & settled & ~first_cycle),
+            self.store.eq(ends),
+            # What was examined is what the next phase marks.
+            self.clear.eq(Mux(ends, Mux(parity, 0b01, 0b10), 0)),
         ]
         with m.If(self.last_taken):
             m.d.sync += begun.eq(1)
+        with m.Elif(ends & self.last_phase):
+            m.d.sync += begun.eq(0)
         # These follow a cycle later, long before they are looked at.
         last_word, last_lane, last_layer = (
             Signal(name=n) for n in ("last_word", "last_lane", "last_layer")
@@ -142,7 +150,6 @@ class Sequencer(wiring.Component):
         map_row = Signal(range(c.map_rows + 1))
         in_row, k = Signal(c.state_address_bits), Signal(range(c.channel_depth))
         row_ends, last_row = Signal(), Signal()  # at the last neuron of a row; in the last row
-        parity = Signal()
 
         # Output k * lanes + lane of the last layer is in lane `lane`; in a local layer output k is
         # the sum over all lanes.
@@ -178,6 +185,8 @@ class Sequencer(wiring.Component):
         def turn_to(layer_parity) -> None:
             m.d.sync += [parity.eq(layer_parity), self.parity.eq(layer_parity)]
 
+        with m.If(~self.running):
+            m.d.sync += self.source.eq(port.data)
         with m.FSM(name="ctrl"):
             # Long enough for the layer before: its last neuron is on its way.
             with m.State("INIT_FETCH"):
@@ -250,19 +259,14 @@ class Sequencer(wiring.Component):
                 ]
                 m.d.sync += [
                     upcoming.eq(self.load.row),
-                    self.source.eq(port.data),
                     self.parity.eq(Mux(self.in_frame, parity, self.load.space != Space.STATE_ODD)),
                 ]
                 with m.If(self.frame_ready):
-                    m.d.sync += [upcoming.eq(1), first_cycle.eq(1), self.go.eq(1)]
+                    m.d.sync += [upcoming.eq(1), first_cycle.eq(1), self.running.eq(1)]
                     m.next = "RUN"
 
             with m.State("RUN"):
-                m.d.comb += [
-                    self.receive.eq(self.phase == 0),
-                    self.running.eq(1),
-                    self.start.eq(first_cycle & (self.phase != 0)),
-                ]
+                m.d.comb += self.receive.eq(self.phase == 0)
                 m.d.sync += [
                     first_cycle.eq(0),
                     settled.eq(
@@ -272,9 +276,7 @@ class Sequencer(wiring.Component):
                         & ~(self.last_phase & self.lanes_busy)
                     ),
                 ]
-                with m.If(settled & ~first_cycle):
-                    # What was examined is what the next phase marks.
-                    m.d.comb += [self.store.eq(1), self.clear.eq(Mux(parity, 0b01, 0b10))]
+                with m.If(ends):
                     m.d.sync += [
                         fresh.bit_select(self.phase, 1).eq(0),
                         self.everything.eq(fresh.bit_select(self.phase + 1, 1)),
@@ -285,8 +287,7 @@ class Sequencer(wiring.Component):
                         m.d.sync += [
                             word.eq(0),
                             lane.eq(0),
-                            begun.eq(0),
-                            self.go.eq(0),
+                            self.running.eq(0),
                             walk.eq(self.target.state_base),
                         ]
                         m.next = "OUTPUT_READ"

@@ -4,7 +4,7 @@ from amaranth import *
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from ..export import shared_instance
+from ..export import shared_instance, without_reset
 from .memories import PIECE
 
 __all__ = ["SharedModules"]
@@ -23,7 +23,14 @@ class SharedModules:
         if file in self.extra_files:
             component._MustUse__used = True
         else:
-            self.add_file(file, rtlil.convert(component, name=name, platform=self, emit_src=False))
+            text = rtlil.convert(
+                component,
+                name=name,
+                platform=self,
+                emit_src=False,
+                missing_domain=without_reset,
+            )
+            self.add_file(file, text)
         return shared_instance(name, component)
 
     def yosys_scripts(self) -> dict[str, str]:
