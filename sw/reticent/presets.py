@@ -46,7 +46,7 @@ _LARGE = BuildConfig(
     **_REFERENCE,
 )
 # 10.7 % of them: ten block memories a lane, which lie close together, and room for wires.
-_MEDIUM = replace(_LARGE, weight_depth=4095, channel_depth=48)
+_MEDIUM = replace(_LARGE, requantisers=2, weight_depth=4095, channel_depth=48)
 # 10.7 % of the weights, convolutions denser than the rest. With two lanes little of the memories is
 # left to LUTs, and the serial port still takes longer than the core.
 _SMALL = BuildConfig(

@@ -14,9 +14,9 @@ from .top import system
 
 __all__ = ["Fit", "check_fit", "fit", "memories_of_target"]
 
-# LUTs of four inputs that the logic takes, as Yosys counted them on ECP5: of the whole design, and
-# for each lane. LUTs of six inputs do the work of about 1.4 of them.
-LOGIC, LOGIC_OF_A_LANE = 5_000, 1_000
+# LUTs of four inputs that the logic takes, as nextpnr counted them on ECP5 at 16 lanes: of the whole
+# design, for each lane, and for its second requantiser. LUTs of six inputs do the work of about 1.4.
+LOGIC, LOGIC_OF_A_LANE, LOGIC_OF_A_SECOND_REQUANTISER = 5_000, 1_400, 750
 LUT6_WORTH = 1.4
 ROOM = 0.9  # of the LUTs may be used: beyond that, routing fails
 
@@ -45,9 +45,10 @@ class Fit:
 
 def fit(target: Target) -> Fit:
     """Plan a board's memories and estimate its logic."""
-    device = target.board.device
+    device, config = target.board.device, target.preset.config
     found = plan(Device.of(device), memories_of_target(target))
-    logic = LOGIC + LOGIC_OF_A_LANE * target.preset.config.lanes
+    of_a_lane = LOGIC_OF_A_LANE + LOGIC_OF_A_SECOND_REQUANTISER * (config.requantisers - 1)
+    logic = LOGIC + of_a_lane * config.lanes
     if device.lut_inputs > 4:
         logic = round(logic / LUT6_WORTH)
     return Fit(found.total.blocks, found.total.luts, logic, device.luts, found.cuts)

@@ -16,6 +16,7 @@ from ..errors import ToolError, UserError
 from ..presets import PRESETS
 from .options import load_build
 
+WIDTH = 144  # columns of the tables, on a terminal or not
 BUNDLE_ONLY = 3  # exit code: synthesised, but no bitstream was made
 
 EXAMPLES = """\
@@ -89,7 +90,7 @@ def run_boards(arguments: argparse.Namespace) -> int:
     from reticent_hw.boards.catalog import target
     from reticent_hw.boards.fit import fit, memories_of_target
 
-    console = Console()
+    console = Console(width=WIDTH)
     if arguments.memories:
         chosen = target(arguments.memories)
         shapes = memories_of_target(chosen)
