@@ -14,8 +14,9 @@ from .top import system
 
 __all__ = ["Fit", "check_fit", "fit", "memories_of_target"]
 
-# LUTs of four inputs that the logic takes, as nextpnr counted them on ECP5 at 16 lanes: of the whole
-# design, for each lane, and for its second requantiser. LUTs of six inputs do the work of about 1.4.
+# LUTs of four inputs that the logic takes, as nextpnr counted them on ECP5 at 16 lanes: of the
+# whole design, for each lane, and for its second requantiser. LUTs of six inputs do the work of
+# about 1.4 of them.
 LOGIC, LOGIC_OF_A_LANE, LOGIC_OF_A_SECOND_REQUANTISER = 5_000, 1_400, 750
 LUT6_WORTH = 1.4
 ROOM = 0.9  # of the LUTs may be used: beyond that, routing fails
