@@ -217,17 +217,20 @@ def terminal(*arguments):
         process.stdout.close()
 
 
-def test_breakout_on_a_whole_board_behind_a_terminal(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("board", "lanes"), [("arty", 2), pytest.param("ulx3s", 16, marks=pytest.mark.slow)]
+)
+def test_breakout_on_a_whole_board_behind_a_terminal(tmp_path, capsys, board, lanes):
     """60 decisions with the bytes that a real board would get, beside the golden model."""
-    with terminal("--board", "ulx3s") as (_, path):
+    with terminal("--board", board) as (_, path):
         report = tmp_path / "report.json"
         arguments = ["--port", path, "--max-decisions", "60", "--check", "--json", str(report)]
         assert cli.main(["play", "--backend", "fpga", *arguments]) == 0
         output = capsys.readouterr().out
         assert "every decision equals the golden model's, to the bit" in output
-        assert f"ulx3s at {path}, 80 MHz; loaded" in output
+        assert f"{board} at {path}, 80 MHz; loaded" in output
         assert cli.main(["board", "info", "--port", path]) == 0
-        assert "16 lanes" in capsys.readouterr().out
+        assert f"{lanes} lanes" in capsys.readouterr().out
         # A second driver finds the image there.
         client = Client(SerialChannel(path))
         agent = find_agent(None, "breakout", client.hello.config)

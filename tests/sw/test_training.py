@@ -537,11 +537,11 @@ def test_bad_settings_are_refused(change, message):
 
 
 def test_presets_are_whole_settings():
-    assert {"fast", "published"} <= set(presets())
+    assert {"fast", "published", "distil"} <= set(presets())
     for name in presets():
         settings = preset(name)
         assert from_json(settings.to_json(), name) == settings
-    with pytest.raises(UserError, match="there is no preset 'slow': give fast"):
+    with pytest.raises(UserError, match="there is no preset 'slow': give distil, fast"):
         preset("slow")
 
 
