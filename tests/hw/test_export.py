@@ -44,15 +44,22 @@ def exported(tmp_path_factory):
     return text.read_text(), json.loads(facts.read_text())
 
 
-def ports_of(text: str) -> set[tuple[str, str, int]]:
-    """Ports of the top module, by the Verilog itself."""
-    module = re.search(rf"^module {TOP}\(.*?^endmodule", text, re.M | re.S)[0]
+def ports_of(text: str, name: str = TOP) -> set[tuple[str, str, int]]:
+    """Ports of a module, by the Verilog itself."""
+    module = re.search(rf"^module {name}\(.*?^endmodule", text, re.M | re.S)[0]
     found = re.findall(r"^  (input|output)(?: reg)? (?:\[(\d+):0\] )?(\w+)", module, re.M)
     return {(name, direction, int(high or 0) + 1) for direction, high, name in found}
 
 
 def test_ports_are_pinned(exported):
     assert ports_of(exported[0]) == PORTS
+
+
+def test_a_lane_restarts_by_a_port_of_its_own(exported):
+    # One that is tied off outside would leave a gate before every register's reset.
+    ports = {name for name, _, _ in ports_of(exported[0], "reticent_lane")}
+    assert {"clk", "restart"} <= ports
+    assert "rst" not in ports
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
