@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from .games import Games
-from .learner import Advance, Explorer, Learner
+from .learner import Advance, Learner, Player
 from .qnetwork import QNetwork, Tensor, greedy
 from .settings import FRAME_SKIP, DistilSettings
 
@@ -31,7 +31,7 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return F.kl_div(found, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
-class Distil:
+class Distil(Player):
     """The algorithm; see `trainer.Algorithm`."""
 
     def __init__(
@@ -41,9 +41,8 @@ class Distil:
         games: Games,
         teacher: Mapping[str, Tensor],
     ) -> None:
+        super().__init__(learner, games)
         self._settings = settings
-        self._learner = learner
-        self._games = games
         network = learner.network
         self._teacher = QNetwork(
             network.shape,
@@ -57,14 +56,6 @@ class Distil:
     def decisions(self) -> int:
         """Decisions of one `advance`."""
         return self._settings.steps * self._games.count
-
-    def start(self, seed: int) -> None:
-        """New episodes everywhere, and random numbers from `seed`."""
-        self._rng = np.random.default_rng(seed)
-        self._explorer = Explorer(
-            self._games.count, len(self._games.actions), self._settings.random_repeat
-        )
-        self._observations = self._games.reset(seed)
 
     def advance(self, *, last: bool) -> Advance:
         """Play some steps, then learn from what was seen."""

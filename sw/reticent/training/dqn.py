@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .games import Games
-from .learner import Advance, Explorer, Learner
+from .learner import Advance, Learner, Player
 from .qnetwork import QNetwork, greedy
 from .replay import Replay
 from .settings import FRAME_SKIP, DqnSettings
@@ -21,13 +21,12 @@ __all__ = ["Dqn"]
 STEPS = 64  # of every game in one call of `advance`
 
 
-class Dqn:
+class Dqn(Player):
     """The algorithm; see `trainer.Algorithm`. Its replay lies in `folder`."""
 
     def __init__(self, settings: DqnSettings, learner: Learner, games: Games, folder: Path) -> None:
+        super().__init__(learner, games)
         self._settings = settings
-        self._learner = learner
-        self._games = games
         network = learner.network
         self._target = QNetwork(network.shape, network.tensors, precision=settings.precision)
         channels, height, width = network.shape.linear[0].in_shape
@@ -49,12 +48,7 @@ class Dqn:
 
     def start(self, seed: int) -> None:
         """New episodes everywhere, and random numbers from `seed`."""
-        settings = self._settings
-        self._rng = np.random.default_rng(seed)
-        self._explorer = Explorer(
-            self._games.count, len(self._games.actions), settings.random_repeat
-        )
-        self._observations = self._games.reset(seed)
+        super().start(seed)
         self._ages = np.zeros(self._games.count, np.int64)
 
     def advance(self, *, last: bool) -> Advance:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 
 from ..errors import UserError
+from .games import Games
 from .pruning import apply_masks, density, full_masks, magnitude_masks, scheduled_density
 from .qnetwork import QNetwork, Tensor, Tensors
 from .settings import Settings
 
-__all__ = ["Advance", "Explorer", "Learner"]
+__all__ = ["Advance", "Explorer", "Learner", "Player"]
 
 
 @dataclass(frozen=True)
@@ -160,3 +161,19 @@ class Explorer:
         random = self._left > 0
         self._left = np.maximum(self._left - 1, 0)
         return np.where(random, self._chosen, best)
+
+
+class Player:
+    """What every algorithm plays with; see `trainer.Algorithm`."""
+
+    def __init__(self, learner: Learner, games: Games) -> None:
+        self._learner = learner
+        self._games = games
+
+    def start(self, seed: int) -> None:
+        """New episodes everywhere, and random numbers from `seed`."""
+        self._rng = np.random.default_rng(seed)
+        self._explorer = Explorer(
+            self._games.count, len(self._games.actions), self._learner.settings.random_repeat
+        )
+        self._observations = self._games.reset(seed)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from .games import Games
-from .learner import Advance, Explorer, Learner
+from .learner import Advance, Learner, Player
 from .qnetwork import QNetwork, greedy
 from .settings import FRAME_SKIP, PqnSettings
 
@@ -53,7 +53,7 @@ class _Batch:
         self.shuffle = np.random.default_rng(0)  # for the order of the minibatches
 
 
-class Pqn:
+class Pqn(Player):
     """The algorithm; see `trainer.Algorithm`.
 
     With `overlap` a second thread learns while the games go on with the weights from before that
@@ -61,9 +61,8 @@ class Pqn:
     """
 
     def __init__(self, settings: PqnSettings, learner: Learner, games: Games) -> None:
+        super().__init__(learner, games)
         self._settings = settings
-        self._learner = learner
-        self._games = games
         # The acting network's own copy; without overlap it is the learning one.
         network = learner.network
         self._acting = network
@@ -82,14 +81,6 @@ class Pqn:
     def decisions(self) -> int:
         """Decisions of one `advance`."""
         return self._settings.steps * self._games.count
-
-    def start(self, seed: int) -> None:
-        """New episodes everywhere, and random numbers from `seed`."""
-        self._rng = np.random.default_rng(seed)
-        self._explorer = Explorer(
-            self._games.count, len(self._games.actions), self._settings.random_repeat
-        )
-        self._observations = self._games.reset(seed)
 
     def advance(self, *, last: bool) -> Advance:
         """Collect one batch and learn from one; with `last` nothing stays to be learned."""
